@@ -1,0 +1,17 @@
+"""retrieval: strings in, arrays out. The encoder, the vector cache, the index, lexical scores. No chunks, no messages."""
+
+from retrieval.collection import Collection, Entry
+from retrieval.encoder import Encoder, Passage, SentenceTransformerEncoder
+from retrieval.index import VectorIndex, near_duplicates
+from retrieval.vectors import CachedEncoder
+
+__all__ = [
+    "CachedEncoder",
+    "Collection",
+    "Encoder",
+    "Entry",
+    "Passage",
+    "SentenceTransformerEncoder",
+    "VectorIndex",
+    "near_duplicates",
+]
