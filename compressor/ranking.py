@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import functools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,7 @@ class Ranking:
     def cut(self, budget_tokens: int) -> Trimmed:
         """The best of the payload that fits: `tokens_after <= budget_tokens`, always. The whole payload if that fits."""
         if budget_tokens >= self.full_tokens:
-            return self._trimmed([Kept(s.id, s.text, _whole(s.text)) for s in self.sources], self.full_tokens, 1.0)
+            return self._trimmed(whole(self.sources), self.full_tokens, 1.0)
         selection = _Selection(self)
         for index in self._order:
             selection.add_if_fits(index, budget_tokens)
@@ -222,5 +223,6 @@ class _Selection:
         return 1 - touching
 
 
-def _whole(text: str) -> tuple[Span, ...]:
-    return ((0, len(text)),) if text else ()
+def whole(sources: Sequence[Source]) -> list[Kept]:
+    """Every source with all of its text."""
+    return [Kept(s.id, s.text, ((0, len(s.text)),) if s.text else ()) for s in sources]

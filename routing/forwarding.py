@@ -1,0 +1,306 @@
+"""Forwarding: one request to the first offer that answers it.
+
+The thin driver around the pure parts: `attempts` decides what to try, `wires` says how to ask, `streams` reads along.
+Here are the connections and the clocks; what comes back is in `replies`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from routing.attempts import GiveUp, Outcome, RetryPolicy, next_attempt, outcome_of
+from routing.calls import FAILURES, Call, explain
+from routing.errors import NoOffer, ProvidersFailed, RoutingError
+from routing.offers import Offer
+from routing.replies import Journal, Relay
+from routing.replies import Reply as Reply
+from routing.streams import Garbage, parse_object
+from routing.wires import (
+    Reported,
+    UnsupportedWire,
+    Wire,
+    body_for,
+    error_code,
+    error_status,
+    headers_for,
+    idempotency_key_for,
+    means_spent,
+    read_key,
+    retry_after_ms,
+    wire_of,
+)
+
+if TYPE_CHECKING:
+    from routing.catalog import Provider
+
+MAX_ANSWER_BYTES: Final = 64 * 2**20
+"""Of a whole answer held in memory; a longer one is a bad response."""
+
+MAX_CONNECTIONS: Final = 512
+"""Of a router, to all providers together. Held by a semaphore of ours and not by httpx, see `calls`."""
+
+# The pool is searched in full for every request (httpcore 1.0.9, `_assign_requests_to_connections`), so its size is a
+# cost. HTTP/1.1 only: httpx's HTTP/2 is pure Python and slower, and a cut connection would end every stream on it.
+_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Milliseconds. Raises ValueError for one that is not positive.
+
+    `connect_ms`: to a connection, its TLS handshake or a free place in the pool. `first_byte_ms`: of a stream, from
+    the call to its first event. `idle_ms`: between two reads of a stream. `answer_ms`: of a call without a stream,
+    until the whole answer is there (its first byte comes when the model has finished, so no shorter limit can tell a
+    hang from work). `total_ms`: a request with all its attempts, waits and the stream to its last byte.
+    """
+
+    connect_ms: float = 5_000.0
+    first_byte_ms: float = 120_000.0
+    idle_ms: float = 60_000.0
+    answer_ms: float = 300_000.0
+    total_ms: float = 600_000.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What a failed attempt leaves for the caller, should it be the last."""
+
+    status: int
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request, the same for every attempt."""
+
+    body: Mapping[str, Any]
+    stream: bool
+    headers: Mapping[str, str]
+    journal: Journal
+
+
+class Router:
+    """Calls providers. One for a process and event loop: it holds the connections (`aclose` drops them).
+
+    `providers` by name. `transport`, `rng`, `sleep` and `environ` are there for tests. TLS is verified, redirects are
+    not followed, and proxies and certificate authorities come from the environment as with any httpx client.
+    """
+
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        policy: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        rng: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._providers = MappingProxyType(dict(providers))
+        self._timeouts = timeouts or Timeouts()
+        policy = policy or RetryPolicy()
+        # No attempt may start when the request as a whole is over.
+        self._policy = replace(policy, deadline_ms=min(policy.deadline_ms, self._timeouts.total_ms))
+        self._rng = rng or random.Random()  # noqa: S311 (jitter is no secret)
+        self._sleep = sleep
+        self._environ = environ
+        self._urls: dict[str, httpx.URL] = {}
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._calls: set[Call] = set()
+        self._client = httpx.AsyncClient(transport=transport, limits=_LIMITS, follow_redirects=False)
+
+    async def __aenter__(self) -> Router:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cut every call that is under way, and drop the connections."""
+        for call in self._calls:
+            call.cancel()
+        if self._calls:
+            await asyncio.wait([call.task for call in self._calls])
+        await self._client.aclose()
+
+    async def forward(
+        self, body: Mapping[str, Any], offers: Sequence[Offer], stream: bool, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """The answer of the first offer, in the order given, that has one for this chat completion.
+
+        `body` is the caller's; only `model`, `service_tier` (for flex and priority) and `stream` are set. `headers` are
+        the caller's too, and those that the wire allows go along.
+
+        Raises NoOffer for no offers; MissingKey or UnsupportedWire if nothing could be sent to anybody;
+        ProvidersFailed if all that was sent failed. A 4xx that is the caller's own is a Reply.
+        """
+        asked = _Asked(body, stream, {name.lower(): value for name, value in (headers or {}).items()}, Journal())
+        seed = uuid.uuid4().hex
+        journal = asked.journal
+        last: _Failure | None = None
+        unsent: RoutingError | None = None
+        while True:
+            step = next_attempt(journal.attempts, offers, self._policy, self._rng.random(), journal.elapsed_ms)
+            if isinstance(step, GiveUp):
+                break
+            if step.delay_ms > 0:
+                await self._sleep(step.delay_ms / 1000.0)
+            started_ms = journal.elapsed_ms
+            try:
+                wire, key, request = self._request(asked, step.offer, seed)
+            except RoutingError as error:
+                unsent = unsent or error
+                journal.note(step.offer, started_ms, None, "rejected", str(error))
+                continue
+            result = await self._call(asked, step.offer, wire, key, request)
+            if isinstance(result, Reply):
+                return result
+            last = result
+        if last is None:
+            raise unsent or NoOffer(step.reason, ())
+        tried = "; ".join(f"{attempt.provider}/{attempt.model}: {attempt.detail}" for attempt in journal.attempts)
+        message = f"no provider answered, and {step.reason} ({tried})"
+        raise ProvidersFailed(message, tuple(journal.attempts), last.status, last.body)
+
+    def _request(self, asked: _Asked, offer: Offer, seed: str) -> tuple[Wire, str | None, httpx.Request]:
+        provider = self._providers.get(offer.provider)
+        if provider is None:
+            raise UnsupportedWire(f"provider {offer.provider!r} is not configured, so it can be planned with only")
+        wire = wire_of(provider)
+        key = read_key(provider, self._environ)
+        content = body_for(wire, asked.body, offer, asked.stream)
+        own = asked.headers.get("idempotency-key")
+        idempotency_key = idempotency_key_for(own or seed, offer, content if own else b"")
+        url = self._urls.get(provider.name) or self._urls.setdefault(provider.name, _url(provider, wire))
+        # Read and write are left to the limits around the whole call, which also cover a server that drips.
+        limits = {"connect": self._timeouts.connect_ms / 1000.0, "pool": None, "read": None, "write": None}
+        headers = headers_for(wire, key, asked.headers, idempotency_key)
+        # Not client.build_request: it merges client-wide headers, cookies and parameters, of which there are none.
+        request = httpx.Request("POST", url, headers=headers, content=content, extensions={"timeout": limits})
+        return wire, key, request
+
+    async def _call(
+        self, asked: _Asked, offer: Offer, wire: Wire, key: str | None, request: httpx.Request
+    ) -> Reply | _Failure:
+        journal, timeouts = asked.journal, self._timeouts
+        started_ms = journal.elapsed_ms
+        own_ms = timeouts.first_byte_ms if asked.stream else timeouts.answer_ms
+        limit_ms = max(0.0, min(own_ms, timeouts.total_ms - started_ms))
+        call = Call(self._client, request, self._slots, timeouts.connect_ms / 1000.0)
+        self._calls.add(call)
+        call.task.add_done_callback(lambda _: self._calls.discard(call))
+        response: httpx.Response | None = None
+        content: Relay | bytes | None = None
+        try:
+            async with asyncio.timeout(limit_ms / 1000.0):
+                response = await call.head()
+                content = await self._receive(call, response, wire, asked)
+        except FAILURES as error:
+            outcome, detail = explain(error)
+            journal.note(offer, started_ms, response.status_code if response else None, outcome, detail)
+            return _Failure(504 if outcome == "timeout" else 502, None)
+        finally:
+            if not isinstance(content, Relay):
+                call.cancel()
+        judged = _judge(response.status_code, content, wire)
+        if isinstance(content, Relay) and judged.outcome in _FOR_THE_CALLER:
+            content.start(offer, started_ms, response.status_code)
+            return Reply(response.status_code, _kept(response, wire), offer, journal, content)
+        if isinstance(content, Relay):
+            call.cancel()
+        waits_ms = None if judged.outcome in _FOR_THE_CALLER else retry_after_ms(response.headers, time.time())
+        journal.note(offer, started_ms, response.status_code, judged.outcome, judged.detail, waits_ms)
+        body = judged.body
+        if key is not None and body is not None and judged.outcome != "ok":
+            body = body.replace(key.encode(), b"[key]")  # some servers quote what they were sent
+        if judged.outcome in _FOR_THE_CALLER:
+            return Reply(response.status_code, _kept(response, wire), offer, journal, body or b"", judged.reported)
+        return _Failure(judged.status, body)
+
+    async def _receive(self, call: Call, response: httpx.Response, wire: Wire, asked: _Asked) -> Relay | bytes:
+        content_type = response.headers.get("content-type", "")
+        if asked.stream and response.is_success and content_type.lower().startswith("text/event-stream"):
+            timeouts = self._timeouts
+            relay = Relay(call, wire, asked.journal, idle_ms=timeouts.idle_ms, total_ms=timeouts.total_ms)
+            await relay.open()
+            return relay
+        content = bytearray()
+        while (part := await call.read()) is not None:
+            content += part
+            if len(content) > MAX_ANSWER_BYTES:
+                raise Garbage(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+        return bytes(content)
+
+
+def _url(provider: Provider, wire: Wire) -> httpx.URL:
+    try:
+        base = httpx.URL(provider.base_url)
+    except httpx.InvalidURL:
+        raise UnsupportedWire(f"the base_url of provider {provider.name!r} is not an address") from None
+    # The path alone is extended, so that a query in base_url (an API version) stays where it is.
+    return base.copy_with(path=base.path.rstrip("/") + wire.path)
+
+
+_FOR_THE_CALLER: Final = ("ok", "caller_error")
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What an answer is worth: `status` and `body` are what a caller would be shown of it."""
+
+    outcome: Outcome
+    detail: str
+    status: int
+    body: bytes | None
+    reported: Reported | None = None
+
+
+def _judge(status: int, content: Relay | bytes, wire: Wire) -> _Judged:
+    """Pure. A stream is judged by its first event, which has been read and not yet passed on."""
+    if isinstance(content, Relay):
+        reader = content.reader
+        if not reader.events:
+            return _Judged("bad_response", reader.failure or "an empty stream", 502, None)
+        if reader.error is None or reader.events > 1:
+            return _Judged("ok", "", status, None)
+        return _judge_error(reader.error, json.dumps(reader.error).encode())
+    if not 200 <= status < 300:
+        code = error_code(content)
+        outcome: Outcome = "rejected" if status == 429 and means_spent(code) else outcome_of(status)
+        detail = f"HTTP {status} {code}".rstrip()
+        # A redirect means nothing to a caller who sent no request there.
+        return _Judged(outcome, detail, status, content) if status >= 400 else _Judged(outcome, detail, 502, None)
+    try:
+        answer = parse_object(content)
+    except Garbage as garbage:
+        return _Judged("bad_response", f"the answer is {garbage}", 502, None)
+    if error_status(answer) is not None:
+        return replace(_judge_error(answer, content), body=content)
+    return _Judged("ok", "", status, content, wire.read_usage(answer))
+
+
+def _judge_error(answer: Mapping[str, Any], body: bytes) -> _Judged:
+    """An error object inside an answer whose status says success."""
+    code = error_status(answer) or 502
+    return _Judged(outcome_of(code), f"an error object ({code}) in a success", code, body)
+
+
+def _kept(response: httpx.Response, wire: Wire) -> Mapping[str, str]:
+    return {name: value for name, value in response.headers.items() if name in wire.response_headers}

@@ -1,0 +1,163 @@
+"""The receipt: what a request was expected to cost, what was billed, and what it would have cost untouched.
+
+A receipt is opened from a plan (`opened`) and settled with what the provider reported (`settled`); both are pure.
+It holds counts, names and dollars. Never text of a prompt or an answer, and never a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from routing.offers import Offer, Usage, plain, price
+from routing.planner import Plan
+
+if TYPE_CHECKING:
+    from routing.attempts import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One request's account. What is not known is None, never 0.
+
+    `model_asked` is the caller's word; `provider`, `model` and `processing` are what answered (until then, what was
+    planned). `tokens_before` and `tokens_after` count the context alone; input and output tokens the whole request,
+    as estimated and as billed by the provider. `baseline_cost_usd` is the caller's own model at full context at the
+    same moment. `prices_version` is that of the offer that answered. `notes` say what fell through, such as "ranking
+    failed; the original payload was forwarded"; `stage_ms` holds (stage, milliseconds) in the order they ran.
+
+    When planning itself breaks, a receipt is built directly, with what is known.
+    """
+
+    id: str
+    model_asked: str
+    provider: str | None = None
+    model: str | None = None
+    processing: str | None = None
+    tokens_before: int | None = None
+    tokens_after: int | None = None
+    input_tokens_estimated: int | None = None
+    output_tokens_estimated: int | None = None
+    input_tokens_billed: int | None = None
+    output_tokens_billed: int | None = None
+    cache_read_tokens_billed: int | None = None
+    cache_write_tokens_billed: int | None = None
+    expected_cost_usd: Decimal | None = None
+    billed_cost_usd: Decimal | None = None
+    baseline_cost_usd: Decimal | None = None
+    coverage_estimate: float | None = None
+    prices_version: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    notes: tuple[str, ...] = ()
+    stage_ms: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def saved_usd(self) -> Decimal | None:
+        """The baseline less what was billed (less the expected cost where no bill is known).
+
+        Negative where trimtab made the request dearer; it is shown as such and never floored.
+        """
+        cost_usd = self.expected_cost_usd if self.billed_cost_usd is None else self.billed_cost_usd
+        return None if cost_usd is None or self.baseline_cost_usd is None else self.baseline_cost_usd - cost_usd
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data for JSON: the fields by their names, dollars as decimal strings, `stage_ms` as {"ms": {stage: ms}}."""
+        return {
+            "id": self.id,
+            "model_asked": self.model_asked,
+            "provider": self.provider,
+            "model": self.model,
+            "processing": self.processing,
+            "tokens_before": self.tokens_before,
+            "tokens_after": self.tokens_after,
+            "input_tokens_estimated": self.input_tokens_estimated,
+            "output_tokens_estimated": self.output_tokens_estimated,
+            "input_tokens_billed": self.input_tokens_billed,
+            "output_tokens_billed": self.output_tokens_billed,
+            "cache_read_tokens_billed": self.cache_read_tokens_billed,
+            "cache_write_tokens_billed": self.cache_write_tokens_billed,
+            "expected_cost_usd": _plain(self.expected_cost_usd),
+            "billed_cost_usd": _plain(self.billed_cost_usd),
+            "baseline_cost_usd": _plain(self.baseline_cost_usd),
+            "saved_usd": _plain(self.saved_usd),
+            "coverage_estimate": self.coverage_estimate,
+            "prices_version": self.prices_version,
+            "attempts": [asdict(attempt) for attempt in self.attempts],
+            "notes": list(self.notes),
+            "ms": dict(self.stage_ms),
+        }
+
+
+def opened(
+    plan: Plan, *, receipt_id: str, model_asked: str, baseline: Offer, tokens_before: int, tokens_after: int
+) -> Receipt:
+    """The receipt of a request that is about to be sent: estimates only.
+
+    `baseline` is the caller's own model as it is bought without trimtab, at the prices of the plan's moment;
+    `tokens_before` and `tokens_after` are the context before and after the cut that was really made.
+    """
+    chosen = plan.chosen
+    fixed_tokens = chosen.input_tokens - chosen.budget_tokens
+    untouched = Usage(fixed_tokens + tokens_before, chosen.output_tokens)
+    return Receipt(
+        id=receipt_id,
+        model_asked=model_asked,
+        provider=chosen.offer.provider,
+        model=chosen.offer.model,
+        processing=chosen.offer.processing,
+        tokens_before=tokens_before,
+        tokens_after=tokens_after,
+        input_tokens_estimated=chosen.input_tokens,
+        output_tokens_estimated=chosen.output_tokens,
+        expected_cost_usd=chosen.expected_cost_usd,
+        baseline_cost_usd=price(baseline, untouched),
+        coverage_estimate=chosen.coverage_estimate,
+        prices_version=chosen.offer.prices_version,
+    )
+
+
+def settled(
+    receipt: Receipt,
+    *,
+    answered: Offer,
+    baseline: Offer,
+    usage: Usage | None,
+    attempts: tuple[Attempt, ...] = (),
+    stage_ms: tuple[tuple[str, float], ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Receipt:
+    """The receipt once `answered` has answered and reported `usage` (None where it said nothing, or nothing readable).
+
+    The baseline is reckoned again on the billed counts: the billed input plus the context that was cut, with the same
+    output and the same cached tokens. So neither a wrong estimate of the answer's length nor a cache that would have
+    been warm anyway counts as a saving. `attempts`, `stage_ms` and `notes` are added to those on the receipt.
+    """
+    receipt = replace(
+        receipt,
+        provider=answered.provider,
+        model=answered.model,
+        processing=answered.processing,
+        prices_version=answered.prices_version,
+        attempts=receipt.attempts + attempts,
+        stage_ms=receipt.stage_ms + stage_ms,
+        notes=receipt.notes + notes,
+    )
+    if usage is None:
+        return receipt
+    cached_tokens = usage.cache_read_tokens + usage.cache_write_tokens
+    cut_tokens = (receipt.tokens_before or 0) - (receipt.tokens_after or 0)
+    untouched = replace(usage, input_tokens=max(cached_tokens, usage.input_tokens + cut_tokens))
+    return replace(
+        receipt,
+        input_tokens_billed=usage.input_tokens,
+        output_tokens_billed=usage.output_tokens,
+        cache_read_tokens_billed=usage.cache_read_tokens,
+        cache_write_tokens_billed=usage.cache_write_tokens,
+        billed_cost_usd=price(answered, usage),
+        baseline_cost_usd=price(baseline, untouched),
+    )
+
+
+def _plain(amount_usd: Decimal | None) -> str | None:
+    return None if amount_usd is None else plain(amount_usd)

@@ -1,0 +1,212 @@
+"""Replies: a provider's answer as the caller gets it, whole or as a stream that is still under way.
+
+Also the journal in which a request's attempts are kept while it lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from routing.attempts import Attempt, Outcome
+from routing.calls import FAILURES, Call, explain
+from routing.offers import Offer, Usage
+from routing.streams import StreamReader, error_event
+from routing.wires import Reported, Wire
+
+_AFTER_DONE_S: Final = 1.0
+"""How long to wait for the end of a connection whose stream is over, so that it can be used again."""
+
+
+class Journal:
+    """The attempts of one request, and its clock. Shared by the call and by the stream that outlives it."""
+
+    __slots__ = ("_began_s", "attempts")
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+        self.attempts: list[Attempt] = []
+
+    @property
+    def elapsed_ms(self) -> float:
+        return (time.monotonic() - self._began_s) * 1000.0
+
+    def note(
+        self,
+        offer: Offer,
+        started_ms: float,
+        status: int | None,
+        outcome: Outcome,
+        detail: str,
+        retry_after_ms: float | None = None,
+    ) -> None:
+        """Add an attempt that has just come to its end."""
+        self.attempts.append(
+            Attempt(
+                provider=offer.provider,
+                model=offer.model,
+                processing=offer.processing,
+                started_ms=started_ms,
+                latency_ms=self.elapsed_ms - started_ms,
+                status=status,
+                outcome=outcome,
+                detail=detail,
+                retry_after_ms=retry_after_ms,
+            )
+        )
+
+    def change_last(self, **fields: Any) -> None:
+        """Bring the latest attempt up to date, its latency included."""
+        last = self.attempts[-1]
+        self.attempts[-1] = replace(last, latency_ms=self.elapsed_ms - last.started_ms, **fields)
+
+
+class Reply:
+    """A provider's answer: either `body` (whole) or `chunks` (a stream, to be iterated once).
+
+    `status` and `body` are the provider's, unchanged, a 4xx that is the caller's included; `headers` are those worth
+    keeping, in lower case. `attempts`, `usage` and `reasoning_tokens` are as of now: with a stream, complete when it is
+    exhausted. `usage` is None where the provider said nothing (for streams, OpenAI does on `include_usage` only).
+
+    Close it, with `aclose()` or `async with`, however the iteration ended: that gives the connection back, and cuts it
+    if the stream is not over.
+    """
+
+    __slots__ = ("_journal", "_relay", "_reported", "body", "headers", "offer", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        offer: Offer,
+        journal: Journal,
+        content: bytes | Relay,
+        reported: Reported | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.offer = offer
+        self.body = content if isinstance(content, bytes) else None
+        self._relay = None if isinstance(content, bytes) else content
+        self._journal = journal
+        self._reported = reported
+
+    @property
+    def chunks(self) -> AsyncIterator[bytes] | None:
+        return self._relay
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        return tuple(self._journal.attempts)
+
+    @property
+    def usage(self) -> Usage | None:
+        reported = self._reported if self._relay is None else self._relay.reported
+        return None if reported is None else reported.usage
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Part of `usage.output_tokens`; 0 where the provider says nothing."""
+        reported = self._reported if self._relay is None else self._relay.reported
+        return 0 if reported is None else reported.reasoning_tokens
+
+    async def aclose(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
+
+    async def __aenter__(self) -> Reply:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class Relay:
+    """A provider's stream, under way: `open` it, `start` it, iterate it, close it.
+
+    A class and not a generator: a generator that was never started does not run its `finally`, and the connection would
+    leak when the client hangs up before the first read.
+    """
+
+    __slots__ = ("_call", "_ended", "_idle_ms", "_journal", "_ready", "_total_ms", "reader", "reported")
+
+    def __init__(self, call: Call, wire: Wire, journal: Journal, *, idle_ms: float, total_ms: float) -> None:
+        self._call = call
+        self._journal = journal
+        self._idle_ms = idle_ms
+        self._total_ms = total_ms
+        self._ended = False
+        self._ready: list[bytes] = []
+        self.reported: Reported | None = None
+        self.reader = StreamReader(wire.progress(), lambda event: self._notice(wire.read_usage(event)))
+
+    def _notice(self, reported: Reported | None) -> None:
+        self.reported = reported or self.reported
+
+    async def open(self) -> None:
+        """Read up to the first event. Leaves `reader.failure` set, or raises one of FAILURES, if there is none."""
+        reader = self.reader
+        while not reader.events and reader.failure is None:
+            chunk = await self._call.read()
+            self._ready.append(reader.end() if chunk is None else reader.feed(chunk))
+
+    def start(self, offer: Offer, started_ms: float, status: int) -> None:
+        """Take over: the first byte is about to go out."""
+        journal = self._journal
+        journal.note(offer, started_ms, status, "streaming", "")
+        journal.change_last(first_byte_ms=journal.elapsed_ms - started_ms)
+
+    def __aiter__(self) -> Relay:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._ready:
+            ready = b"".join(self._ready)
+            self._ready.clear()
+            if ready:
+                return ready
+        while not self._ended:
+            if ready := await self._advance():
+                return ready
+        raise StopAsyncIteration
+
+    async def _advance(self) -> bytes:
+        reader = self.reader
+        if reader.failure is not None:
+            return self._finish("cut_off", reader.failure)
+        left_ms = self._total_ms - self._journal.elapsed_ms
+        if left_ms <= 0:
+            return self._finish("cut_off", "the time for the whole request is over")
+        limit_s = min(self._idle_ms, left_ms) / 1000.0
+        try:
+            chunk = await self._call.read(min(limit_s, _AFTER_DONE_S) if reader.done else limit_s)
+        except FAILURES as error:
+            return self._finish("ok", "") if reader.finished else self._finish("cut_off", explain(error)[1])
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        if self._ended:  # closed by another task while this one was waiting
+            return b""
+        if chunk is not None:
+            return reader.feed(chunk)
+        ready = reader.end()
+        if reader.failure is None:
+            self._finish("ok", "")
+        return ready
+
+    def _finish(self, outcome: Outcome, detail: str) -> bytes:
+        """Record, and cut what may still come; gives what the client must be told."""
+        self._ended = True
+        self._call.cancel()
+        self._journal.change_last(outcome=outcome, detail=detail)
+        if outcome != "cut_off" or self.reader.error is not None:
+            return b""
+        return error_event(f"The provider's stream broke off: {detail}.", "stream_cut_off")
+
+    def close(self) -> None:
+        """Cut the connection if there is more to come. Needs no await, so nothing can come between."""
+        if not self._ended:
+            self._finish("ok" if self.reader.finished else "abandoned", "")

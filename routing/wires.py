@@ -1,0 +1,266 @@
+"""Wires: how a kind of provider is spoken to, as a table of frozen rows.
+
+A row says how a chat completion is addressed, how the key is shown, which headers may pass and how an answer is read.
+Pure but for the one environment variable that holds a key. Knows nothing of connections, retries or prices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from routing.errors import RoutingError
+from routing.offers import Offer, Usage
+from routing.streams import ChatProgress, Garbage, Progress, parse_object
+
+if TYPE_CHECKING:
+    from routing.catalog import Provider
+
+
+class UnsupportedWire(RoutingError):
+    """The provider's kind, or the service class bought from it, cannot be forwarded to."""
+
+
+class MissingKey(RoutingError):
+    """The environment variable that should hold a provider's key is unset, empty or not a possible header value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a provider says that a call took. `reasoning_tokens` are part of `usage.output_tokens`."""
+
+    usage: Usage
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One row: a kind of provider.
+
+    `path` is appended to the provider's `base_url`. `authorization(key)` gives the headers that show the key.
+    `request_headers` are the caller's that may pass, `response_headers` the provider's that may come back, both in
+    lower case; everything else is dropped, the caller's Authorization and Cookie above all. `service_tiers` names the
+    processings that can be bought and the `service_tier` that buys them (None: the body is left as the caller wrote
+    it). `read_usage` finds the usage in a whole answer or in one event of a stream; `progress` makes what follows how
+    far a stream has come.
+    """
+
+    kind: str
+    path: str
+    authorization: Callable[[str], tuple[tuple[str, str], ...]]
+    request_headers: frozenset[str]
+    response_headers: frozenset[str]
+    service_tiers: Mapping[str, str | None]
+    read_usage: Callable[[Mapping[str, Any]], Reported | None]
+    progress: Callable[[], Progress]
+
+
+def read_chat_usage(answer: Mapping[str, Any]) -> Reported | None:
+    """The usage of an OpenAI chat completion or chunk; None if there is none or its counts make no sense (a bool, a
+    negative, more cached than there was).
+
+    Output is all that is billed as output. OpenAI counts reasoning within `completion_tokens`; xAI and Gemini's
+    compatible endpoint leave it out and put it into `total_tokens` only (docs.x.ai, "Consumption and Rate Limits"), so
+    the larger of `completion_tokens` and `total_tokens - prompt_tokens` is taken. Cached tokens are OpenAI's
+    `prompt_tokens_details.cached_tokens` or DeepSeek's `prompt_cache_hit_tokens`; cache writes are OpenRouter's.
+
+    >>> read_chat_usage({"usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}}).usage.output_tokens
+    2
+    """
+    usage = answer.get("usage")
+    if not isinstance(usage, Mapping):
+        return None
+    prompt = usage.get("prompt_tokens_details")
+    prompt = prompt if isinstance(prompt, Mapping) else {}
+    completion = usage.get("completion_tokens_details")
+    completion = completion if isinstance(completion, Mapping) else {}
+    input_tokens, output_tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if input_tokens is None or output_tokens is None:
+        return None
+    total_tokens = _count(usage, "total_tokens") or 0
+    cached = _count(prompt, "cached_tokens")
+    read_tokens = (_count(usage, "prompt_cache_hit_tokens") or 0) if cached is None else cached
+    write_tokens = _count(prompt, "cache_write_tokens") or 0
+    if read_tokens + write_tokens > input_tokens:
+        return None
+    return Reported(
+        Usage(input_tokens, max(output_tokens, total_tokens - input_tokens), read_tokens, write_tokens),
+        reasoning_tokens=_count(completion, "reasoning_tokens") or 0,
+    )
+
+
+def _count(table: Mapping[str, Any], name: str) -> int | None:
+    value = table.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+_OPENAI = Wire(
+    kind="openai",
+    path="/chat/completions",
+    authorization=lambda key: (("authorization", f"Bearer {key}"),),
+    # OpenAI-Organization and OpenAI-Project are left out: they select an account, and the key here is ours.
+    request_headers=frozenset(("idempotency-key", "openai-beta", "x-client-request-id")),
+    response_headers=frozenset(
+        (
+            "content-type",
+            "openai-model",
+            "openai-processing-ms",
+            "openai-version",
+            "retry-after",
+            "retry-after-ms",
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-limit-tokens",
+            "x-ratelimit-remaining-requests",
+            "x-ratelimit-remaining-tokens",
+            "x-ratelimit-reset-requests",
+            "x-ratelimit-reset-tokens",
+            "x-request-id",
+        )
+    ),
+    service_tiers={"sync": None, "flex": "flex", "priority": "priority"},
+    read_usage=read_chat_usage,
+    progress=ChatProgress,
+)
+
+WIRES: Mapping[str, Wire] = {wire.kind: wire for wire in (_OPENAI,)}
+
+
+def wire_of(provider: Provider) -> Wire:
+    """The row of the provider's kind; raises UnsupportedWire, naming the kinds that there are."""
+    wire = WIRES.get(provider.kind)
+    if wire is None:
+        raise UnsupportedWire(
+            f"provider {provider.name!r} is of kind {provider.kind!r}, which cannot be forwarded to yet; "
+            f"kinds that can: {', '.join(sorted(WIRES))}"
+        )
+    return wire
+
+
+def read_key(provider: Provider, environ: Mapping[str, str]) -> str | None:
+    """The provider's key as of now, so that a rotated one needs no restart; None for a provider that takes none.
+
+    Raises MissingKey, naming the variable and never its value.
+    """
+    if provider.api_key_env is None:
+        return None
+    # A key pasted with its line end is common, and no key has white space at its ends.
+    key = environ.get(provider.api_key_env, "").strip()
+    if not key:
+        raise MissingKey(
+            f"provider {provider.name!r} needs a key: the environment variable {provider.api_key_env} is not set"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise MissingKey(
+            f"the environment variable {provider.api_key_env} of provider {provider.name!r} holds characters "
+            "that no key has"
+        )
+    return key
+
+
+def headers_for(wire: Wire, key: str | None, caller: Mapping[str, str], idempotency_key: str) -> dict[str, str]:
+    """The headers of one call: the caller's that the wire allows, ours, and the key."""
+    allowed = {name.lower(): value for name, value in caller.items() if name.lower() in wire.request_headers}
+    # A value that HTTP cannot carry as ASCII is dropped: each of these is a hint, and none is worth an error.
+    headers = {name: value for name, value in allowed.items() if value.isascii() and value.isprintable()}
+    headers |= {
+        "content-type": "application/json",
+        # Compressed answers would have to be unpacked here to be checked, and a stream would be held up by it.
+        "accept-encoding": "identity",
+        "user-agent": "trimtab",
+        "idempotency-key": idempotency_key,
+    }
+    return headers | dict(wire.authorization(key) if key is not None else ())
+
+
+def body_for(wire: Wire, body: Mapping[str, Any], offer: Offer, stream: bool) -> bytes:
+    """The caller's body as JSON, with the offer's model, service tier and `stream`; every other field is untouched.
+
+    Raises UnsupportedWire for a processing that this wire cannot buy, ValueError or TypeError for a body that is not
+    JSON (NaN included).
+    """
+    if offer.processing not in wire.service_tiers:
+        raise UnsupportedWire(
+            f"{offer.processing!r} processing cannot be bought from {offer.provider!r} by forwarding one request"
+        )
+    sent = {**body, "model": offer.model}
+    tier = wire.service_tiers[offer.processing]
+    if tier is not None:
+        sent["service_tier"] = tier
+    if bool(sent.get("stream")) is not stream:
+        sent["stream"] = stream
+    try:
+        return json.dumps(sent, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair is legal in JSON, as an escape only.
+        return json.dumps(sent, separators=(",", ":"), allow_nan=False).encode()
+
+
+def idempotency_key_for(seed: str, offer: Offer, content: bytes) -> str:
+    """One key for every attempt of one offer: the same arguments give the same key.
+
+    Not one key a provider: another model is another body, and a key used twice with two bodies is refused as misuse.
+    For the same reason `content` takes part where the seed is a caller's own: two callers may choose the same.
+    """
+    parts = "\0".join((seed, offer.provider, offer.model, offer.processing, ""))
+    return "trimtab-" + hashlib.sha256(parts.encode(errors="surrogatepass") + content).hexdigest()[:40]
+
+
+def retry_after_ms(headers: Mapping[str, str], now_s: float) -> float | None:
+    """What the provider asks us to wait: `retry-after-ms`, else `retry-after` in seconds or as a date; None if neither.
+
+    `headers` are in lower case and `now_s` is seconds since 1970, for dates.
+
+    >>> retry_after_ms({"retry-after": "2"}, 0.0), retry_after_ms({"retry-after": "Thu, 01 Jan 1970 00:00:09 GMT"}, 4.0)
+    (2000.0, 5000.0)
+    """
+    for name, unit_ms in (("retry-after-ms", 1.0), ("retry-after", 1000.0)):
+        value = headers.get(name, "").strip()
+        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
+            return float(value) * unit_ms
+    try:
+        when = parsedate_to_datetime(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return max(0.0, (when.timestamp() - now_s) * 1000.0)
+
+
+def error_status(answer: Mapping[str, Any]) -> int | None:
+    """The status that an error object inside a success stands for; None if there is no error object.
+
+    OpenRouter and others answer 200 first and put `{"error": {"code": 429, ...}}` into the body or an event. Without a
+    numeric code it counts as 502, a provider that failed.
+    """
+    error = answer.get("error")
+    if not error:
+        return None
+    code = error.get("code") if isinstance(error, Mapping) else None
+    return code if isinstance(code, int) and 400 <= code <= 599 else 502
+
+
+_ERROR_CODE = re.compile(r"[a-z][a-z_]{1,47}")
+_SPENT_CODES = ("insufficient_quota", "billing_hard_limit_reached")
+
+
+def error_code(body: bytes) -> str:
+    """The `error.code` or `error.type` of an error body if it is one plain word, else "".
+
+    Nothing else of an error body goes into a receipt: messages quote prompts and parts of keys.
+    """
+    try:
+        error = parse_object(body).get("error")
+    except Garbage:
+        return ""
+    if not isinstance(error, Mapping):
+        return ""
+    found = (value for value in (error.get("code"), error.get("type")) if isinstance(value, str))
+    return next((value for value in found if _ERROR_CODE.fullmatch(value)), "")
+
+
+def means_spent(code: str) -> bool:
+    """Whether a 429 with this code says that the account's money is used up: no waiting mends that."""
+    return code in _SPENT_CODES

@@ -1,0 +1,216 @@
+"""The command line: serve, demo, compress, plan, prices."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from routing.catalog import Catalog
+from routing.offers import Offer, plain
+from trimtab.errors import BadSettings, problem_of
+from trimtab.options import CompressIn, checked
+from trimtab.pipeline import Trimtab
+from trimtab.settings import Settings
+
+app = typer.Typer(
+    help="Trim a request's context, plan the cheapest way to get it answered, and forward it.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals hold prompts
+)
+out = Console(soft_wrap=True)
+err = Console(stderr=True)
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="A TOML file with settings and [[providers]].")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FileArgument = Annotated[str, typer.Argument(help="A file, or - for standard input.")]
+
+
+def main() -> None:
+    """The entry point of the `trimtab` command."""
+    app()
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8400,
+) -> None:
+    """Serve OpenAI's wire (and our own endpoints) over HTTP."""
+    import uvicorn
+
+    from trimtab.app import create_app
+
+    with _told():
+        served = create_app(_trimtab(config))
+    uvicorn.run(served, host=host, port=port, log_level="info", access_log=False)
+
+
+@app.command()
+def demo(
+    payload: Annotated[Path | None, typer.Argument(help="A chat completion's body with a trimtab object.")] = None,
+) -> None:
+    """Answer a real RAG payload with a real local model, and show the plan and the receipt."""
+    from trimtab.demo import run_demo
+
+    with _told():
+        run_demo(payload, out)
+
+
+@app.command()
+def compress(
+    file: FileArgument = "-",
+    query: Annotated[str | None, typer.Option("--query", "-q", help="What the text is needed for.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="Keep at most this share of the tokens.")] = None,
+    budget_tokens: Annotated[int | None, typer.Option(help="Keep at most this many tokens.")] = None,
+    min_coverage: Annotated[
+        float | None, typer.Option(help="Keep at least this expected share of the evidence.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trim a text to what a question needs: plain text, or JSON with "query" and "contexts"."""
+    with _told():
+        asked = {"ratio": ratio, "budget_tokens": budget_tokens, "min_coverage": min_coverage, "query": query}
+        given = {name: value for name, value in asked.items() if value is not None}
+        text = _read(file)
+        body = _object(text) or {"contexts": [text]}
+        result = _trimtab(config).compress_request(checked(CompressIn, {**body, **given}, None))
+    if as_json:
+        out.print_json(data=asdict(result))
+        return
+    sys.stdout.write("\n\n".join(kept.text for kept in result.contexts if kept.text) + "\n")
+    err.print(
+        f"{result.tokens_before:,} -> {result.tokens_after:,} tokens, "
+        f"expected coverage {result.coverage_estimate:.2f}, {result.ms:.0f} ms",
+        style="dim",
+    )
+
+
+@app.command()
+def plan(file: FileArgument = "-", config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show what would be bought for a chat completion's body, and what else was considered. Nothing is sent."""
+    with _told():
+        body = _object(_read(file))
+        if body is None:
+            _fail(f"{file} is not a JSON object: give a chat completion's body")
+        made: Any = _trimtab(config).plan(body).to_dict()
+    if as_json:
+        out.print_json(data=made)
+    else:
+        out.print(plan_table(made["chosen"], made["runners_up"]))
+
+
+@app.command()
+def prices(
+    model: Annotated[str, typer.Argument(help="A model, such as claude-haiku-5-5.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a model costs now: each service class and price boundary, in dollars per million tokens."""
+    with _told():
+        catalog = Catalog((Settings.load(config) if config else Settings()).providers)
+        offers = catalog.offers([model], datetime.now(UTC), ("sync", "flex", "priority", "batch"))
+    if as_json:
+        out.print_json(data=[_price_row(offer, tier) for offer in offers for tier in range(len(offer.tiers))])
+        return
+    table = Table(title=f"{model}: dollars per million tokens ({offers[0].prices_version})")
+    for name in ("provider", "class", "input above", "input", "cache read", "cache write", "output"):
+        table.add_column(name, justify="left" if name in ("provider", "class") else "right")
+    for offer in offers:
+        for tier in range(len(offer.tiers)):
+            row = _price_row(offer, tier)
+            above = row["above_tokens"]
+            figures = (row[f"{name}_usd_per_mtok"] for name in ("input", "cache_read", "cache_write", "output"))
+            table.add_row(offer.provider, offer.processing, f"{above:,}" if above >= 0 else "", *figures)
+    out.print(table)
+
+
+def plan_table(chosen: Mapping[str, Any], runners_up: Sequence[Mapping[str, Any]], limit: int = 8) -> Table:
+    """The chosen candidate and the nearest runners-up of a /v1/plan answer: what each would cost, and why it lost."""
+    table = Table(title="Plan")
+    for name in ("", "provider", "model", "class", "context", "input", "cost", "coverage", "why not"):
+        table.add_column(name, justify="right" if name in ("context", "input", "cost", "coverage") else "left")
+    for each in (chosen, *runners_up[:limit]):
+        table.add_row(
+            "" if "why" in each else "chosen",
+            each["provider"],
+            each["model"],
+            each["processing"],
+            f"{each['budget_tokens']:,}",
+            f"{each['input_tokens']:,}",
+            f"${each['expected_cost_usd']}",
+            f"{each['coverage_estimate']:.2f}",
+            each.get("why", ""),
+            style=None if "why" in each else "bold",
+        )
+    if len(runners_up) > limit:
+        table.caption = f"and {len(runners_up) - limit} more; --json shows all"
+    return table
+
+
+def _price_row(offer: Offer, tier: int) -> dict[str, Any]:
+    rates = offer.tiers[tier]
+    per_million = {
+        f"{name}_usd_per_mtok": plain(getattr(rates, f"{name}_usd") * 1_000_000)
+        for name in ("input", "cache_read", "cache_write", "output")
+    }
+    return {
+        "provider": offer.provider,
+        "model": offer.model,
+        "processing": offer.processing,
+        "above_tokens": rates.above_tokens,
+        **per_million,
+    }
+
+
+def _trimtab(config: Path | None) -> Trimtab:
+    return Trimtab(config)
+
+
+def _read(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        _fail(f"{file}: cannot be read ({error.strerror})")
+    except UnicodeDecodeError:
+        _fail(f"{file}: is not UTF-8 text")
+
+
+def _object(text: str) -> Mapping[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and ("contexts" in value or "messages" in value) else None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors that the user can mend as one line and exit status 2; a defect of ours stays a traceback."""
+    try:
+        yield
+    except BadSettings as error:
+        _fail(str(error))
+    except Exception as error:
+        problem = problem_of(error)
+        if problem is None:
+            raise
+        _fail(problem.message)
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(f"[bold red]error:[/] {message}", highlight=False, markup=True)
+    raise typer.Exit(2)

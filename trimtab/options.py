@@ -1,0 +1,123 @@
+"""Options: what a request asks of trimtab itself, checked at the edge.
+
+The `trimtab` object of a chat completion, and the body of `POST /v1/compress`. Unknown fields are refused: an option
+that is silently ignored is worse than an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compressor import Source
+from trimtab.errors import BadRequest
+
+MAX_CONTEXTS = 200_000
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ContextIn(BaseModel):
+    """A retrieved chunk. `id` comes back in answers; `title` helps the ranking and is not cut."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    text: str
+    id: str | None = None
+    title: str | None = None
+
+
+Contexts = Annotated[list[str | ContextIn], Field(min_length=1, max_length=MAX_CONTEXTS)]
+Ratio = Annotated[float, Field(gt=0, le=1, description="Keep at most this share of the contexts' tokens.")]
+Budget = Annotated[int, Field(ge=0, strict=True, description="Keep at most this many tokens of the contexts.")]
+Coverage = Annotated[float, Field(gt=0, le=1, description="Keep at least this expected share of the evidence.")]
+
+
+class _Size(BaseModel):
+    """How much to keep: at most one of `ratio` and `budget_tokens`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ratio: Ratio | None = None
+    budget_tokens: Budget | None = None
+    min_coverage: Coverage | None = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if self.ratio is not None and self.budget_tokens is not None:
+            raise ValueError("give ratio or budget_tokens, not both: each is a limit on the contexts' tokens")
+        return self
+
+
+class Options(_Size):
+    """The `trimtab` object in the body of a chat completion.
+
+    `contexts` are the retrieved chunks, where they are not in the messages already; `query` replaces the question read
+    from the last user message. `candidates` are models that may answer beside `model`. The maxima are hard.
+    """
+
+    contexts: Contexts | None = None
+    query: Annotated[str, Field(min_length=1)] | None = None
+    candidates: Annotated[list[str], Field(max_length=100)] = []
+    max_cost_usd: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
+    max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
+class CompressIn(_Size):
+    """The body of `POST /v1/compress`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": "How large may one upload be?",
+                    "contexts": [
+                        {"id": "limits-3", "title": "Limits", "text": "An upload may be 5 GB. A bucket holds 100 TB."},
+                        "Uploads are encrypted at rest with AES-256.",
+                    ],
+                    "ratio": 0.5,
+                }
+            ]
+        },
+    )
+
+    query: Annotated[str, Field(min_length=1)]
+    contexts: Contexts
+    model: str | None = None
+
+
+def read_options(body: Mapping[str, Any]) -> Options:
+    """The checked options of a chat completion's body; all defaults where it has no `trimtab` object."""
+    return checked(Options, body.get("trimtab") or {}, "trimtab")
+
+
+def checked(model: type[Model], value: object, at: str | None) -> Model:
+    """`value` as a `model`. Raises BadRequest with the path of the first bad field, what is wrong, and the fix."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise BadRequest(*_first_problem(error, at)) from None
+
+
+def sources_of(contexts: Sequence[str | ContextIn]) -> tuple[Source, ...]:
+    """Contexts as sources; one without an id is called by its number."""
+    return tuple(
+        Source(str(n), each) if isinstance(each, str) else Source(each.id or str(n), each.text, each.title or "")
+        for n, each in enumerate(contexts)
+    )
+
+
+def _first_problem(error: ValidationError, at: str | None) -> tuple[str | None, str]:
+    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    # a context is a text or an object: pydantic names the branch, which is no part of the caller's path
+    path = [str(part) for part in problem["loc"] if part not in ("str", "ContextIn")]
+    param = ".".join([at, *path] if at else path) or None
+    reason = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        reason = "no such field; remove it or check its spelling"
+    return param, reason[:1].lower() + reason[1:]

@@ -1,0 +1,139 @@
+"""Settings: one frozen object, read once, from a TOML file or keyword arguments.
+
+    [[providers]]
+    name = "openai"
+    kind = "openai"
+    base_url = "https://api.openai.com/v1"
+    api_key_env = "OPENAI_API_KEY"
+    models = ["gpt-6.1-sol", "gpt-5-mini"]
+
+Keys are never in it: a provider names the environment variable that holds its key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from compressor.ranking import DEFAULT_MARKER
+from retrieval.vectors import DEFAULT_SIZE_LIMIT_BYTES
+from routing.catalog import Provider
+from trimtab.errors import BadSettings
+
+MIB = 2**20
+
+
+def default_cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/trimtab`, else `~/.cache/trimtab`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trimtab"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that can be set. The defaults work with no configuration, no key and no network.
+
+    `encoder`: a sentence-transformers model by name or path; None for the packaged all-MiniLM-L6-v2.
+    `min_coverage`: the expected evidence to keep where a request asks for no budget. `marker` shows where something was
+    left out. `max_body_bytes` is Anthropic's own limit for a request.
+    """
+
+    providers: tuple[Provider, ...] = ()
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    cache_size_bytes: int = DEFAULT_SIZE_LIMIT_BYTES
+    encoder: str | None = None
+    min_coverage: float = 0.95
+    marker: str = DEFAULT_MARKER
+    max_body_bytes: int = 32 * MIB
+    connect_timeout_ms: float = 5_000.0
+    first_byte_timeout_ms: float = 120_000.0
+    total_timeout_ms: float = 600_000.0
+    max_attempts: int = 5
+
+    def __post_init__(self) -> None:
+        _check(0 < self.min_coverage <= 1, "min_coverage", "a number above 0 and up to 1")
+        _check(self.cache_size_bytes >= MIB, "cache_size_bytes", f"at least {MIB}")
+        _check(self.max_body_bytes > 0, "max_body_bytes", "above 0")
+        _check(self.max_attempts > 0, "max_attempts", "1 or more")
+        for name in ("connect_timeout_ms", "first_byte_timeout_ms", "total_timeout_ms"):
+            _check(getattr(self, name) > 0, name, "above 0")
+
+    @staticmethod
+    def load(file: str | Path) -> Settings:
+        """The settings of a TOML file. Raises BadSettings that names the file and the entry."""
+        try:
+            table = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BadSettings(f"{file}: cannot be read ({error.strerror})") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise BadSettings(f"{file}: is not TOML ({error})") from None
+        try:
+            return Settings.of(table)
+        except BadSettings as error:
+            raise BadSettings(f"{file}: {error}") from None
+
+    @staticmethod
+    def of(table: Mapping[str, Any]) -> Settings:
+        """The settings of a plain table, `providers` being a list of tables (or of `Provider`s)."""
+        kinds = {f.name: f.type for f in fields(Settings)}
+        values: dict[str, Any] = {}
+        for name, value in table.items():
+            if name not in kinds:
+                raise BadSettings(_unknown(name, kinds))
+            values[name] = _typed(name, value, str(kinds[name]))
+        return Settings(**values)
+
+
+def _typed(name: str, value: Any, kind: str) -> Any:
+    if name == "providers":
+        if not isinstance(value, (list, tuple)):
+            raise BadSettings("providers must be a list of tables, each written [[providers]]")
+        return tuple(each if isinstance(each, Provider) else _provider(each, n) for n, each in enumerate(value))
+    if name == "cache_dir":
+        _check(isinstance(value, (str, Path)), name, "a path")
+        return Path(value).expanduser()
+    if "float" in kind or "int" in kind:
+        whole = "float" not in kind
+        good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        _check(good, name, "a whole number" if whole else "a number")
+    else:
+        _check(isinstance(value, str) or (value is None and "None" in kind), name, "a text")
+    return value
+
+
+def _provider(table: Any, number: int) -> Provider:
+    if not isinstance(table, Mapping):
+        raise BadSettings(f"providers[{number}] must be a table")
+    known = {f.name for f in fields(Provider)}
+    for name in table:
+        if name not in known:
+            raise BadSettings(f"providers[{number}]: " + _unknown(name, known))
+    for name in ("name", "kind", "base_url", "models"):
+        if name not in table:
+            raise BadSettings(f"providers[{number}]: {name} is missing")
+    models = table["models"]
+    if not isinstance(models, (list, tuple)) or not all(isinstance(model, str) for model in models):
+        raise BadSettings(f"providers[{number}]: models must be a list of names")
+    for name in ("name", "kind", "base_url"):
+        if not isinstance(table[name], str):
+            raise BadSettings(f"providers[{number}]: {name} must be a text")
+    try:
+        return Provider(**{"api_key_env": None, **table, "models": tuple(models)})
+    except (ValueError, TypeError) as error:
+        raise BadSettings(f"providers[{number}]: {error}") from None
+
+
+def _check(good: bool, name: str, wanted: str) -> None:
+    if not good:
+        raise BadSettings(f"{name} must be {wanted}")
+
+
+def _unknown(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"{name!r} is no setting" + (
+        f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
+    )
