@@ -12,7 +12,7 @@ What it does not do: tools, images, several choices, log-probabilities, JSON mod
 the field. It keeps nothing between requests, and it is a stand-in for a provider, not something to expose to a network.
 
 The file is read with the `gguf` package and not with `from_pretrained(gguf_file=...)`, for three measured reasons:
-that path wants `accelerate`; it takes 11 s where this takes 3 s (2 cores; so no converted copy is cached); and its
+that path wants `accelerate`; it takes about 11 s where this takes 4 s (2 cores; so no converted copy is cached); and its
 tokenizer (transformers 5.23) leaves out the digit split that the file's `tokenizer.ggml.pre = smollm` asks for, so 263
 of 651 test lines came out other than llama.cpp's, where ours were all equal.
 """
@@ -306,7 +306,7 @@ class LocalModel:
         self._loaded: _Engine | None = None
 
     def load(self) -> None:
-        """Read the weights now (about 3 s, 300 to 600 MB). Raises LocalModelMissing."""
+        """Read the weights now (about 4 s, 300 to 600 MB). Raises LocalModelMissing."""
         self._engine()
 
     @property
@@ -640,7 +640,7 @@ def _event(data: Mapping[str, object]) -> str:
 def serve_local_model(port: int = 0, model: LocalModel | None = None) -> Iterator[str]:
     """Serve on 127.0.0.1 from a background thread while the block runs; yields the base URL, `http://127.0.0.1:PORT/v1`.
 
-    Port 0 takes a free one. The model is read first, so that the first request does not wait 3 s for its first byte.
+    Port 0 takes a free one. The model is read first, so that the first request does not wait 4 s for its first byte.
     Raises LocalModelMissing, and OSError if the port is taken.
     """
     served = model or LocalModel()

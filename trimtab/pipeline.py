@@ -330,7 +330,7 @@ def _count(value: object) -> int:
 
 
 def _template_tokens(body: Mapping[str, Any]) -> int:
-    images = sum(
+    images: int = sum(
         isinstance(part, Mapping) and part.get("type") == "image_url"
         for message in body["messages"]
         if isinstance(message.get("content"), list)
