@@ -21,6 +21,7 @@ Outcome = Literal[
     "rate_limited",  # HTTP 429
     "server_error",  # HTTP 5xx, or an error object in an answer that called itself a success
     "bad_response",  # a success whose content is not what the wire promises
+    "unsupported",  # nothing was sent: this offer cannot honour a parameter of the request
     "rejected",  # this offer cannot serve anybody's request: 401, 402, 403, 404, a redirect, no key set
     "caller_error",  # any other 4xx: the request itself is wrong, and would be elsewhere; passed through
     "cut_off",  # failed after the first byte of content; nothing can be retried
@@ -29,9 +30,12 @@ Outcome = Literal[
 
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 RETRYABLE: frozenset[Outcome] = frozenset(
-    ("connect_failed", "connection_lost", "timeout", "rate_limited", "server_error", "bad_response", "rejected")
+    (
+        *("connect_failed", "connection_lost", "timeout", "rate_limited", "server_error", "bad_response"),
+        *("rejected", "unsupported"),
+    )
 )
-"""Outcomes after which another attempt may be made. "rejected" is among them for the sake of the *other* offers."""
+"""Outcomes after which another attempt may be made. The last two are among them for the sake of the *other* offers."""
 
 _ACCOUNT_STATUSES = (None, 401, 402, 429)
 """Rejections that concern the key or its account, so every offer of that provider. None: no key is set. 429: only
@@ -145,7 +149,8 @@ def next_attempt(
         return GiveUp("no offer was given")
     if attempts and attempts[-1].outcome not in RETRYABLE:
         return GiveUp(f"the last attempt ended with {attempts[-1].outcome}")
-    if len(attempts) >= policy.max_attempts:
+    # What was never sent has cost nobody anything, and another offer may take the request.
+    if sum(attempt.outcome != "unsupported" for attempt in attempts) >= policy.max_attempts:
         return GiveUp(f"{policy.max_attempts} attempts were made, which is the limit")
     worth_trying = [offer for offer in offers if not any(_rules_out(attempt, offer) for attempt in attempts)]
     if not worth_trying:
@@ -166,6 +171,8 @@ def _is_of(attempt: Attempt, offer: Offer) -> bool:
 
 
 def _rules_out(attempt: Attempt, offer: Offer) -> bool:
+    if attempt.outcome == "unsupported":
+        return _is_of(attempt, offer)
     if attempt.outcome != "rejected":
         return False
     return _is_of(attempt, offer) or (attempt.provider == offer.provider and attempt.status in _ACCOUNT_STATUSES)

@@ -1,9 +1,10 @@
 """What can go wrong in routing, as one tree.
 
 RoutingError
-├── UnknownModel       no provider here sells that model, or nothing says what it costs
-├── NoOffer            offers exist, and every one breaks a constraint (says which)
-└── ProvidersFailed    every attempt failed before the first byte; carries the attempts
+├── UnknownModel           no provider here sells that model, or nothing says what it costs
+├── NoOffer                offers exist, and every one breaks a constraint (says which)
+├── UnsupportedParameter   the request asks for what this provider cannot do; nothing was sent to it
+└── ProvidersFailed        every attempt failed before the first byte; carries the attempts
 """
 
 from __future__ import annotations
@@ -32,6 +33,19 @@ class NoOffer(RoutingError):
     def __init__(self, message: str, reasons: tuple[str, ...]) -> None:
         super().__init__(message)
         self.reasons = reasons
+
+
+class UnsupportedParameter(RoutingError):
+    """A provider that is spoken to in its own tongue cannot honour `param` of a chat completion as it was asked for.
+
+    Raised before anything is sent, since the alternative is to drop it silently. `param` is the path in the caller's
+    body ("messages[2].content[0].image_url"), `reason` a clause of ours that quotes no value of the caller's.
+    """
+
+    def __init__(self, param: str, reason: str) -> None:
+        super().__init__(f"{param}: {reason}")
+        self.param = param
+        self.reason = reason
 
 
 class ProvidersFailed(RoutingError):

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,7 +22,9 @@ import httpx
 
 from routing.attempts import GiveUp, Outcome, RetryPolicy, next_attempt, outcome_of
 from routing.calls import FAILURES, Call, explain
-from routing.errors import NoOffer, ProvidersFailed, RoutingError
+from routing.chat_answer import to_bytes
+from routing.conversion import Conversion, ConvertedReader, content_of, encoded, read_fault, wants_usage
+from routing.errors import NoOffer, ProvidersFailed, RoutingError, UnsupportedParameter
 from routing.offers import Offer
 from routing.replies import Journal, Relay
 from routing.replies import Reply as Reply
@@ -38,6 +41,7 @@ from routing.wires import (
     means_spent,
     read_key,
     retry_after_ms,
+    tier_of,
     wire_of,
 )
 
@@ -121,7 +125,7 @@ class Router:
         self._rng = rng or random.Random()  # noqa: S311 (jitter is no secret)
         self._sleep = sleep
         self._environ = environ
-        self._urls: dict[str, httpx.URL] = {}
+        self._urls: dict[tuple[str, str], httpx.URL] = {}
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._calls: set[Call] = set()
         self._client = httpx.AsyncClient(transport=transport, limits=_LIMITS, follow_redirects=False)
@@ -148,8 +152,8 @@ class Router:
         `body` is the caller's; only `model`, `service_tier` (for flex and priority) and `stream` are set. `headers` are
         the caller's too, and those that the wire allows go along.
 
-        Raises NoOffer for no offers; MissingKey or UnsupportedWire if nothing could be sent to anybody;
-        ProvidersFailed if all that was sent failed. A 4xx that is the caller's own is a Reply.
+        Raises NoOffer for no offers; MissingKey, UnsupportedWire or UnsupportedParameter if nothing could be sent to
+        anybody; ProvidersFailed if all that was sent failed. A 4xx that is the caller's own is a Reply.
         """
         asked = _Asked(body, stream, {name.lower(): value for name, value in (headers or {}).items()}, Journal())
         seed = uuid.uuid4().hex
@@ -167,7 +171,8 @@ class Router:
                 wire, key, request = self._request(asked, step.offer, seed)
             except RoutingError as error:
                 unsent = unsent or error
-                journal.note(step.offer, started_ms, None, "rejected", str(error))
+                why: Outcome = "unsupported" if isinstance(error, UnsupportedParameter) else "rejected"
+                journal.note(step.offer, started_ms, None, why, str(error))
                 continue
             result = await self._call(asked, step.offer, wire, key, request)
             if isinstance(result, Reply):
@@ -185,13 +190,25 @@ class Router:
             raise UnsupportedWire(f"provider {offer.provider!r} is not configured, so it can be planned with only")
         wire = wire_of(provider)
         key = read_key(provider, self._environ)
-        content = body_for(wire, asked.body, offer, asked.stream)
+        extra: tuple[tuple[str, str], ...] = ()
+        path, query = wire.path, extra
+        if wire.conversion is None:
+            content = body_for(wire, asked.body, offer, asked.stream)
+        else:
+            tier = tier_of(wire, offer)
+            outgoing = encoded(wire.conversion, asked.body, offer.model, asked.stream)
+            content = content_of(wire.conversion, outgoing, tier)
+            path, query, extra = outgoing.path, outgoing.query, outgoing.headers
         own = asked.headers.get("idempotency-key")
         idempotency_key = idempotency_key_for(own or seed, offer, content if own else b"")
-        url = self._urls.get(provider.name) or self._urls.setdefault(provider.name, _url(provider, wire))
+        # Bounded: a path names a configured model at most.
+        address = (provider.name, path)
+        url = self._urls.get(address) or self._urls.setdefault(address, _url(provider, path, query))
         # Read and write are left to the limits around the whole call, which also cover a server that drips.
         limits = {"connect": self._timeouts.connect_ms / 1000.0, "pool": None, "read": None, "write": None}
         headers = headers_for(wire, key, asked.headers, idempotency_key)
+        if extra:
+            headers |= dict(extra)
         # Not client.build_request: it merges client-wide headers, cookies and parameters, of which there are none.
         request = httpx.Request("POST", url, headers=headers, content=content, extensions={"timeout": limits})
         return wire, key, request
@@ -225,7 +242,10 @@ class Router:
             return Reply(response.status_code, _kept(response, wire), offer, journal, content)
         if isinstance(content, Relay):
             call.cancel()
-        waits_ms = None if judged.outcome in _FOR_THE_CALLER else retry_after_ms(response.headers, time.time())
+        waits_ms = None
+        if judged.outcome not in _FOR_THE_CALLER:
+            waits_ms = retry_after_ms(response.headers, time.time())
+            waits_ms = judged.retry_after_ms if waits_ms is None else waits_ms
         journal.note(offer, started_ms, response.status_code, judged.outcome, judged.detail, waits_ms)
         body = judged.body
         if key is not None and body is not None and judged.outcome != "ok":
@@ -238,7 +258,14 @@ class Router:
         content_type = response.headers.get("content-type", "")
         if asked.stream and response.is_success and content_type.lower().startswith("text/event-stream"):
             timeouts = self._timeouts
-            relay = Relay(call, wire, asked.journal, idle_ms=timeouts.idle_ms, total_ms=timeouts.total_ms)
+            relay = Relay(
+                call,
+                wire,
+                asked.journal,
+                idle_ms=timeouts.idle_ms,
+                total_ms=timeouts.total_ms,
+                include_usage=wants_usage(asked.body),
+            )
             await relay.open()
             return relay
         content = bytearray()
@@ -249,13 +276,21 @@ class Router:
         return bytes(content)
 
 
-def _url(provider: Provider, wire: Wire) -> httpx.URL:
+_VERSION: Final = re.compile(r"/v[0-9]+[a-z0-9]*(?=/)")
+
+
+def _url(provider: Provider, path: str, query: Sequence[tuple[str, str]]) -> httpx.URL:
     try:
         base = httpx.URL(provider.base_url)
     except httpx.InvalidURL:
         raise UnsupportedWire(f"the base_url of provider {provider.name!r} is not an address") from None
+    root = base.path.rstrip("/")
+    version = _VERSION.match(path)
+    if version is not None and _VERSION.match(root[root.rfind("/") :] + "/"):
+        path = path[version.end() :]  # an address that says the version has the last word
     # The path alone is extended, so that a query in base_url (an API version) stays where it is.
-    return base.copy_with(path=base.path.rstrip("/") + wire.path)
+    url = base.copy_with(path=root + path)
+    return url.copy_merge_params(dict(query)) if query else url
 
 
 _FOR_THE_CALLER: Final = ("ok", "caller_error")
@@ -270,6 +305,7 @@ class _Judged:
     status: int
     body: bytes | None
     reported: Reported | None = None
+    retry_after_ms: float | None = None
 
 
 def _judge(status: int, content: Relay | bytes, wire: Wire) -> _Judged:
@@ -280,7 +316,10 @@ def _judge(status: int, content: Relay | bytes, wire: Wire) -> _Judged:
             return _Judged("bad_response", reader.failure or "an empty stream", 502, None)
         if reader.error is None or reader.events > 1:
             return _Judged("ok", "", status, None)
-        return _judge_error(reader.error, json.dumps(reader.error).encode())
+        own = reader.error_status if isinstance(reader, ConvertedReader) else error_status(reader.error)
+        return _judge_error(own, json.dumps(reader.error).encode())
+    if wire.conversion is not None:
+        return _judge_converted(status, content, wire, wire.conversion)
     if not 200 <= status < 300:
         code = error_code(content)
         outcome: Outcome = "rejected" if status == 429 and means_spent(code) else outcome_of(status)
@@ -291,16 +330,41 @@ def _judge(status: int, content: Relay | bytes, wire: Wire) -> _Judged:
         answer = parse_object(content)
     except Garbage as garbage:
         return _Judged("bad_response", f"the answer is {garbage}", 502, None)
-    if error_status(answer) is not None:
-        return replace(_judge_error(answer, content), body=content)
+    if (own := error_status(answer)) is not None:
+        return _judge_error(own, content)
     return _Judged("ok", "", status, content, wire.read_usage(answer))
 
 
-def _judge_error(answer: Mapping[str, Any], body: bytes) -> _Judged:
+def _judge_converted(status: int, content: bytes, wire: Wire, conversion: Conversion) -> _Judged:
+    """The same for a whole answer of another wire, which is converted on the way."""
+    if 300 <= status < 400:
+        return _Judged(outcome_of(status), f"HTTP {status}", 502, None)
+    if not 200 <= status < 300:
+        fault = read_fault(conversion, status, content)
+        body = to_bytes(fault.error)
+        detail = f"HTTP {status} {error_code(body)}".rstrip()
+        return _Judged(outcome_of(fault.status), detail, fault.status, body, retry_after_ms=fault.retry_after_ms)
+    try:
+        answer = parse_object(content)
+        if answer.get("error"):
+            fault = conversion.fault(None, answer)
+            judged = _judge_error(fault.status, to_bytes(fault.error))
+            return replace(judged, retry_after_ms=fault.retry_after_ms)
+        converted = conversion.decode(answer, int(time.time()))
+    except Garbage as garbage:
+        return _Judged("bad_response", f"the answer is {garbage}", 502, None)
+    return _Judged("ok", "", status, to_bytes(converted), wire.read_usage(converted))
+
+
+def _judge_error(code: int | None, body: bytes) -> _Judged:
     """An error object inside an answer whose status says success."""
-    code = error_status(answer) or 502
+    code = code or 502
     return _Judged(outcome_of(code), f"an error object ({code}) in a success", code, body)
 
 
 def _kept(response: httpx.Response, wire: Wire) -> Mapping[str, str]:
-    return {name: value for name, value in response.headers.items() if name in wire.response_headers}
+    kept = wire.response_headers
+    headers = {kept[name]: value for name, value in response.headers.items() if name in kept}
+    if wire.conversion is not None and not headers.get("content-type", "").startswith("text/event-stream"):
+        headers["content-type"] = "application/json"  # what is made of it, whatever it was
+    return headers

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from routing.attempts import Attempt, Outcome
 from routing.calls import FAILURES, Call, explain
+from routing.conversion import ConvertedReader
 from routing.offers import Offer, Usage
 from routing.streams import StreamReader, error_event
 from routing.wires import Reported, Wire
@@ -67,9 +68,10 @@ class Journal:
 class Reply:
     """A provider's answer: either `body` (whole) or `chunks` (a stream, to be iterated once).
 
-    `status` and `body` are the provider's, unchanged, a 4xx that is the caller's included; `headers` are those worth
-    keeping, in lower case. `attempts`, `usage` and `reasoning_tokens` are as of now: with a stream, complete when it is
-    exhausted. `usage` is None where the provider said nothing (for streams, OpenAI does on `include_usage` only).
+    `status` and `body` are the provider's, unchanged, a 4xx that is the caller's included (converted where a provider
+    speaks another wire than OpenAI's); `headers` are those worth keeping, in lower case. `attempts`, `usage` and
+    `reasoning_tokens` are as of now: with a stream, complete when it is exhausted. `usage` is None where the provider
+    said nothing (for streams, OpenAI does on `include_usage` only; the others always).
 
     Close it, with `aclose()` or `async with`, however the iteration ended: that gives the connection back, and cuts it
     if the stream is not over.
@@ -133,7 +135,17 @@ class Relay:
 
     __slots__ = ("_call", "_ended", "_idle_ms", "_journal", "_ready", "_total_ms", "reader", "reported")
 
-    def __init__(self, call: Call, wire: Wire, journal: Journal, *, idle_ms: float, total_ms: float) -> None:
+    def __init__(
+        self,
+        call: Call,
+        wire: Wire,
+        journal: Journal,
+        *,
+        idle_ms: float,
+        total_ms: float,
+        include_usage: bool = False,
+    ) -> None:
+        """`include_usage` is what the caller asked for; it matters where the events are made here."""
         self._call = call
         self._journal = journal
         self._idle_ms = idle_ms
@@ -141,7 +153,15 @@ class Relay:
         self._ended = False
         self._ready: list[bytes] = []
         self.reported: Reported | None = None
-        self.reader = StreamReader(wire.progress(), lambda event: self._notice(wire.read_usage(event)))
+
+        def notice(event: Mapping[str, Any]) -> None:
+            self._notice(wire.read_usage(event))
+
+        self.reader: StreamReader | ConvertedReader
+        if wire.conversion is None:
+            self.reader = StreamReader(wire.progress(), notice)
+        else:
+            self.reader = ConvertedReader(wire.conversion, include_usage, int(time.time()), notice)
 
     def _notice(self, reported: Reported | None) -> None:
         self.reported = reported or self.reported
@@ -184,7 +204,11 @@ class Relay:
         try:
             chunk = await self._call.read(min(limit_s, _AFTER_DONE_S) if reader.done else limit_s)
         except FAILURES as error:
-            return self._finish("ok", "") if reader.finished else self._finish("cut_off", explain(error)[1])
+            if reader.finished:
+                last = reader.closing()
+                self._finish("ok", "")
+                return last
+            return self._finish("cut_off", explain(error)[1])
         except asyncio.CancelledError:
             self.close()
             raise
@@ -208,5 +232,13 @@ class Relay:
 
     def close(self) -> None:
         """Cut the connection if there is more to come. Needs no await, so nothing can come between."""
-        if not self._ended:
-            self._finish("ok" if self.reader.finished else "abandoned", "")
+        if self._ended:
+            return
+        reader = self.reader
+        if reader.finished:
+            reader.closing()  # for the usage: nobody hears the rest
+            self._finish("ok", "")
+        elif reader.failure is not None:
+            self._finish("cut_off", reader.failure)  # a client that was told so by the provider's error event, and left
+        else:
+            self._finish("abandoned", "")

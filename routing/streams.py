@@ -198,6 +198,10 @@ class StreamReader:
         self.failure = "the stream ended before the answer did"
         return b""
 
+    def closing(self) -> bytes:
+        """What is still to be said of a finished answer whose connection broke: nothing, since no byte here is ours."""
+        return b""
+
     def _see(self, data: bytes) -> None:
         if not data or self.done:
             return

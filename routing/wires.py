@@ -1,6 +1,7 @@
 """Wires: how a kind of provider is spoken to, as a table of frozen rows.
 
 A row says how a chat completion is addressed, how the key is shown, which headers may pass and how an answer is read.
+The openai row passes bodies and answers as they are; the others carry a `Conversion`, and all of it is done there.
 Pure but for the one environment variable that holds a key. Knows nothing of connections, retries or prices.
 """
 
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from routing import anthropic_answer, anthropic_request, gemini_answer, gemini_request
+from routing.conversion import Conversion
 from routing.errors import RoutingError
 from routing.offers import Offer, Usage
 from routing.streams import ChatProgress, Garbage, Progress, parse_object
@@ -43,21 +46,23 @@ class Wire:
     """One row: a kind of provider.
 
     `path` is appended to the provider's `base_url`. `authorization(key)` gives the headers that show the key.
-    `request_headers` are the caller's that may pass, `response_headers` the provider's that may come back, both in
-    lower case; everything else is dropped, the caller's Authorization and Cookie above all. `service_tiers` names the
-    processings that can be bought and the `service_tier` that buys them (None: the body is left as the caller wrote
-    it). `read_usage` finds the usage in a whole answer or in one event of a stream; `progress` makes what follows how
-    far a stream has come.
+    `request_headers` are the caller's that may pass, `response_headers` the provider's that may come back and the names
+    they come back by, all in lower case; everything else is dropped, the caller's Authorization and Cookie above all.
+    `service_tiers` names the processings that can be bought and the `service_tier` that buys them (None: the body is
+    left as the caller wrote it). `read_usage` finds the usage in a whole answer or in one event of a stream;
+    `progress` makes what follows how far a stream has come. With a `conversion`, it says where a request goes (`path`
+    is empty) and reads the stream, and `read_usage` sees what it has made.
     """
 
     kind: str
     path: str
     authorization: Callable[[str], tuple[tuple[str, str], ...]]
     request_headers: frozenset[str]
-    response_headers: frozenset[str]
+    response_headers: Mapping[str, str]
     service_tiers: Mapping[str, str | None]
     read_usage: Callable[[Mapping[str, Any]], Reported | None]
-    progress: Callable[[], Progress]
+    progress: Callable[[], Progress] = ChatProgress
+    conversion: Conversion | None = None
 
 
 def read_chat_usage(answer: Mapping[str, Any]) -> Reported | None:
@@ -105,8 +110,9 @@ _OPENAI = Wire(
     authorization=lambda key: (("authorization", f"Bearer {key}"),),
     # OpenAI-Organization and OpenAI-Project are left out: they select an account, and the key here is ours.
     request_headers=frozenset(("idempotency-key", "openai-beta", "x-client-request-id")),
-    response_headers=frozenset(
-        (
+    response_headers={
+        name: name
+        for name in (
             "content-type",
             "openai-model",
             "openai-processing-ms",
@@ -121,13 +127,57 @@ _OPENAI = Wire(
             "x-ratelimit-reset-tokens",
             "x-request-id",
         )
-    ),
+    },
     service_tiers={"sync": None, "flex": "flex", "priority": "priority"},
     read_usage=read_chat_usage,
-    progress=ChatProgress,
 )
 
-WIRES: Mapping[str, Wire] = {wire.kind: wire for wire in (_OPENAI,)}
+_ANTHROPIC = Wire(
+    kind="anthropic",
+    path="",
+    # Not Authorization: of the two this is the one that every server of this wire knows, and Anthropic takes it first.
+    authorization=lambda key: (("x-api-key", key),),
+    # anthropic-beta is left out: a beta changes shapes that the conversion does not know.
+    request_headers=frozenset(("x-client-request-id",)),
+    response_headers={
+        "content-type": "content-type",
+        "request-id": "x-request-id",
+        "retry-after": "retry-after",
+        **{
+            f"anthropic-ratelimit-{what}-{figure}": f"x-ratelimit-{figure}-{what}"
+            for what in ("requests", "tokens")
+            for figure in ("limit", "remaining", "reset")
+        },
+    },
+    service_tiers={"sync": None},
+    read_usage=read_chat_usage,
+    conversion=Conversion(
+        encode=anthropic_request.encode,
+        decode=anthropic_answer.decode,
+        fault=anthropic_answer.fault,
+        converter=anthropic_answer.AnthropicStream,
+        tier_field="service_tier",
+    ),
+)
+
+_GEMINI = Wire(
+    kind="gemini",
+    path="",
+    authorization=lambda key: (("x-goog-api-key", key),),
+    request_headers=frozenset(("x-client-request-id",)),
+    response_headers={"content-type": "content-type", "retry-after": "retry-after"},
+    service_tiers={"sync": None, "flex": "flex", "priority": "priority"},
+    read_usage=read_chat_usage,
+    conversion=Conversion(
+        encode=gemini_request.encode,
+        decode=gemini_answer.decode,
+        fault=gemini_answer.fault,
+        converter=gemini_answer.GeminiStream,
+        tier_field="serviceTier",
+    ),
+)
+
+WIRES: Mapping[str, Wire] = {wire.kind: wire for wire in (_OPENAI, _ANTHROPIC, _GEMINI)}
 
 
 def wire_of(provider: Provider) -> Wire:
@@ -177,18 +227,23 @@ def headers_for(wire: Wire, key: str | None, caller: Mapping[str, str], idempote
     return headers | dict(wire.authorization(key) if key is not None else ())
 
 
+def tier_of(wire: Wire, offer: Offer) -> str | None:
+    """The `service_tier` that buys the offer's processing, None for the ordinary one; raises UnsupportedWire."""
+    if offer.processing not in wire.service_tiers:
+        raise UnsupportedWire(
+            f"{offer.processing!r} processing cannot be bought from {offer.provider!r} by forwarding one request"
+        )
+    return wire.service_tiers[offer.processing]
+
+
 def body_for(wire: Wire, body: Mapping[str, Any], offer: Offer, stream: bool) -> bytes:
     """The caller's body as JSON, with the offer's model, service tier and `stream`; every other field is untouched.
 
     Raises UnsupportedWire for a processing that this wire cannot buy, ValueError or TypeError for a body that is not
     JSON (NaN included).
     """
-    if offer.processing not in wire.service_tiers:
-        raise UnsupportedWire(
-            f"{offer.processing!r} processing cannot be bought from {offer.provider!r} by forwarding one request"
-        )
+    tier = tier_of(wire, offer)
     sent = {**body, "model": offer.model}
-    tier = wire.service_tiers[offer.processing]
     if tier is not None:
         sent["service_tier"] = tier
     if bool(sent.get("stream")) is not stream:

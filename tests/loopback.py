@@ -9,6 +9,8 @@ The steps of `script` answer the requests in their order; after the last one eve
 a fault, answers are a pure function of the request (same request, same bytes), streaming or not as the request says,
 with a usage chunk when `stream_options.include_usage` is set. `GET /v1/models` lists one model and uses up no step.
 
+It speaks another wire where it is given another `Tongue` (those of `tests.loopback_tongues`), with the same faults.
+
 Standard library only: sockets and asyncio, so that a fault is on the wire exactly what its name says.
 """
 
@@ -21,7 +23,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
@@ -36,12 +38,15 @@ Fault = Literal["reset", "reset_mid_header", "hang", "hang_after_headers", "drip
 class Step:
     """How one request is answered. Made by the functions below rather than by hand.
 
-    `text` None echoes the prompt. `after_events` is where a stream's fault comes (0: before the first event). A `body`
+    `text` None echoes the prompt. `thinking` and `finish` (the reason, in the wire's own word) are for wires that have
+    them. `after_events` is where a stream's fault comes (0: before the first event). A `body`
     is sent as it is, whatever was asked. `delay_s` passes before the answer begins, `gap_s` between two events.
     """
 
     text: str | None = "Hello from loopback."
     tool_calls: tuple[Mapping[str, Any], ...] = ()
+    thinking: str = ""
+    finish: str | None = None
     usage: Mapping[str, Any] | None = None
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
@@ -166,6 +171,22 @@ class Request:
         return json.loads(self.body)
 
 
+@dataclass(frozen=True, slots=True)
+class Tongue:
+    """A wire as a server speaks it.
+
+    `serves` says whether a path is its endpoint. `complaint` is the status and body with which the real server refuses a
+    request, None for one that it takes. `events` is None where the request asks for a whole answer.
+    """
+
+    kind: str
+    root: str
+    serves: Callable[[str], bool]
+    complaint: Callable[[Request], tuple[int, bytes] | None]
+    whole: Callable[[Request, Step], bytes]
+    events: Callable[[Request, Step], list[bytes] | None]
+
+
 class _Reset(Exception):
     """Drop the connection, with an RST."""
 
@@ -177,15 +198,16 @@ class _Closed(Exception):
 class LoopbackProvider:
     """The server, as a context manager; see the module's text. `listen=False` gives an address that refuses."""
 
-    def __init__(self, script: Sequence[Step] = (), *, listen: bool = True) -> None:
+    def __init__(self, script: Sequence[Step] = (), *, listen: bool = True, tongue: Tongue | None = None) -> None:
         self.requests: list[Request] = []
+        self.tongue = tongue or OPENAI
         self._script = list(script)
         self._open: set[asyncio.Task[None]] = set()
         # Bound here in both cases: an address that is bound and not listened on refuses, and no one else can take it.
         # IPPROTO_TCP is stated because asyncio switches Nagle's algorithm off only where it is: 40 ms an answer.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
-        self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
+        self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}{self.tongue.root}"
         self._loop = asyncio.new_event_loop() if listen else None
         self._thread: threading.Thread | None = None
 
@@ -271,9 +293,11 @@ class LoopbackProvider:
         if request.path.endswith("/models") and request.method == "GET":
             models = {"object": "list", "data": [{"id": "loopback", "object": "model", "owned_by": "loopback"}]}
             return await _send(writer, 200, "application/json", json.dumps(models).encode())
-        if not request.path.endswith("/chat/completions") or request.method != "POST":
+        if not self.tongue.serves(request.path) or request.method != "POST":
             body = _error(f"no {request.method} {request.path} here", "invalid_request_error", None)
             return await _send(writer, 404, "application/json", body)
+        if refused := self.tongue.complaint(request):
+            return await _send(writer, refused[0], "application/json", refused[1])
         step = self._script.pop(0) if self._script else ok()
         await asyncio.sleep(step.delay_s)
         if step.fault in ("reset", "reset_mid_header"):
@@ -285,10 +309,9 @@ class LoopbackProvider:
             await asyncio.Event().wait()
         if step.body is not None:
             return await _send(writer, step.status, step.content_type or "application/json", step.body, step.headers)
-        asked = request.json
-        events = stream_events(asked, step) if asked.get("stream") else None
+        events = self.tongue.events(request, step)
         if events is None:
-            return await _send_whole(writer, whole_answer(asked, step), step)
+            return await _send_whole(writer, self.tongue.whole(request, step), step)
         return await _send_events(writer, events, step)
 
 
@@ -385,11 +408,11 @@ def stream_events(asked: Mapping[str, Any], step: Step) -> list[bytes]:
     """The same as server-sent events: role, content word by word, finish reason, usage if asked for, [DONE]."""
     text, tool_calls = _content(asked, step)
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if text is not None else None}]
-    deltas += [{"content": part} for part in _parts(text or "")]
+    deltas += [{"content": part} for part in parts_of(text or "")]
     for index, call in enumerate(tool_calls):
         function = call["function"]
         deltas.append({"tool_calls": [{"index": index, **call, "function": {**function, "arguments": ""}}]})
-        parts = _parts(function["arguments"])
+        parts = parts_of(function["arguments"])
         deltas += [{"tool_calls": [{"index": index, "function": {"arguments": part}}]} for part in parts]
     frame = _frame(asked, "chat.completion.chunk")
     chunks = [{**frame, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
@@ -437,7 +460,7 @@ def _usage(asked: Mapping[str, Any], step: Step) -> Mapping[str, Any]:
     }
 
 
-def _parts(text: str) -> list[str]:
+def parts_of(text: str) -> list[str]:
     """At most 50 pieces that join to `text`, so that a huge one is few events."""
     size = max(6, -(-len(text) // 50))
     return [text[start : start + size] for start in range(0, len(text), size)]
@@ -445,3 +468,13 @@ def _parts(text: str) -> list[str]:
 
 def _error(message: str, error_type: str, code: str | None) -> bytes:
     return json.dumps({"error": {"message": message, "type": error_type, "param": None, "code": code}}).encode()
+
+
+OPENAI = Tongue(
+    kind="openai",
+    root="/v1",
+    serves=lambda path: path.endswith("/chat/completions"),
+    complaint=lambda _: None,
+    whole=lambda request, step: whole_answer(request.json, step),
+    events=lambda request, step: stream_events(request.json, step) if request.json.get("stream") else None,
+)

@@ -13,7 +13,7 @@ from routing.attempts import Attempt, RetryPolicy
 from routing.catalog import Provider
 from routing.forwarding import Reply, Router, Timeouts
 from routing.offers import Offer
-from tests.loopback import LoopbackProvider
+from tests.loopback import OPENAI, LoopbackProvider
 
 QUICK = Timeouts(connect_ms=500, first_byte_ms=300, idle_ms=300, answer_ms=400, total_ms=5_000)
 NO_WAIT = RetryPolicy(base_ms=1.0, cap_ms=2.0)
@@ -34,8 +34,17 @@ def provider(name: str, base_url: str, *, kind: str = "openai", api_key_env: str
 def router(
     *servers: LoopbackProvider, timeouts: Timeouts = QUICK, policy: RetryPolicy = NO_WAIT, **more: Any
 ) -> Router:
-    """A router whose providers are called a, b, ... in the servers' order."""
-    named = {name: provider(name, server.base_url) for name, server in zip("abcdef", servers, strict=False)}
+    """A router whose providers are called a, b, ... in the servers' order. Those that want a key have KEY."""
+    named = {
+        name: provider(
+            name,
+            server.base_url,
+            kind=server.tongue.kind,
+            api_key_env=None if server.tongue is OPENAI else "TRIMTAB_TEST_KEY",
+        )
+        for name, server in zip("abcdef", servers, strict=False)
+    }
+    more.setdefault("environ", {"TRIMTAB_TEST_KEY": KEY})
     # Reading the certificate authorities takes 25 ms, and nothing here speaks TLS.
     return Router(named, policy, timeouts, transport=httpx.AsyncHTTPTransport(verify=AUTHORITIES), **more)
 
@@ -67,8 +76,8 @@ def direct(server: LoopbackProvider, body: dict[str, Any]) -> bytes:
 
 
 def events(content: bytes) -> list[Any]:
-    """The data of each event; [DONE] as it is."""
-    found = [block.removeprefix(b"data: ") for block in content.split(b"\n\n") if block]
+    """The data of each event; [DONE] as it is. Comments are left out."""
+    found = [block.removeprefix(b"data: ") for block in content.split(b"\n\n") if block and block[:1] != b":"]
     return [json.loads(data) if data != b"[DONE]" else data for data in found]
 
 
