@@ -173,7 +173,7 @@ def _margins(text: str) -> tuple[str, str]:
 
 
 _QUESTION_LABEL = re.compile(
-    r"(?:.*\n)?[ \t]*(?:\*\*)?(?:question|query|user question|user query|q)(?:\*\*)?[ \t]*[:：]", re.I | re.S
+    r"(?:.*\n)?[ \t]*(?:\*\*)?(?:question|query|user question|user query|q)(?:\*\*)?[ \t]*[:：](?:\*\*)?", re.I | re.S
 )
 _ANSWER_LABEL = re.compile(r"\n[ \t]*(?:helpful )?answer[ \t]*[:：]?\s*$", re.I)
 

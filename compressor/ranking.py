@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,10 @@ from compressor.tokens import DEFAULT_ENCODING, count_each, count_tokens
 Span = tuple[int, int]
 
 DEFAULT_MARKER = " … "  # one token: the space after it is part of the next word's token
+
+# kinds that go on in the same line after a gap, and after which kinds they do
+_RUNNING_TEXT = {"prose": ("prose",), "html": ("html",), "chat-part": ("chat", "chat-part")}
+_CODE_GAP = "\n    # …\n    "  # what it is counted as: each piece of code brings its own, with its indentation
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +75,10 @@ class Ranking:
             selection.add_if_fits(index, budget_tokens)
         kept = [self._render(number, selection.kept) for number in range(len(self.sources))]
         tokens = count_each([k.text for k in kept], self.encoding)
-        # parts were counted apart, and a whole can come out a token longer: then the weakest part goes
-        for index in reversed(self._order):
-            if sum(tokens) <= budget_tokens:
-                break
-            if selection.remove(index):
-                number = self.segments[index].source
+        # parts were counted apart, and a whole can come out longer: then the weakest go, as many as will do by that measure
+        weakest_first = reversed(self._order)
+        while (excess := sum(tokens) - max(budget_tokens, 0)) > 0:
+            for number in selection.drop(weakest_first, excess * selection.tokens / sum(tokens)):
                 kept[number] = self._render(number, selection.kept)
                 tokens[number] = count_tokens(kept[number].text, self.encoding)
         coverage = float(self.probabilities[sorted(selection.kept)].sum()) if selection.kept else 0.0
@@ -101,9 +103,12 @@ class Ranking:
     @functools.cached_property
     def _order(self) -> tuple[int, ...]:
         """Segments that stand for themselves, best first. Skeletons come along with what needs them."""
-        skeletons = {s for segment in self.segments for s in segment.skeleton}
         order = np.argsort(-self.scores, kind="stable")
-        return tuple(int(i) for i in order if int(i) not in skeletons)
+        return tuple(int(i) for i in order if int(i) not in self._skeletons)
+
+    @functools.cached_property
+    def _skeletons(self) -> frozenset[int]:
+        return frozenset(s for segment in self.segments for s in segment.skeleton)
 
     @functools.cached_property
     def _curve(self) -> tuple[list[int], list[float]]:
@@ -113,21 +118,25 @@ class Ranking:
         coverages: list[float] = []
         coverage = 0.0
         for index in self._order:
-            before = selection.tokens
             coverage += float(self.probabilities[selection.add(index)].sum())
-            budgets.append(max(selection.tokens, before))
+            # a segment that joins two runs gives back a gap, which can cost more than the segment
+            budgets.append(max(selection.tokens, budgets[-1] if budgets else 0))
             coverages.append(min(coverage, 1.0))
         return budgets, coverages
 
     @functools.cached_property
     def gap_tokens(self) -> dict[str, int]:
         """What a gap costs, by kind of segment."""
-        return {kind: count_tokens(gap, self.encoding) for kind, gap in self._gaps.items()}
+        return {kind: count_tokens(self._gap_before(kind), self.encoding) for kind in {s.kind for s in self.segments}}
 
     @functools.cached_property
     def _gaps(self) -> dict[str, str]:
-        line = f"\n{self.marker.strip()}\n" if self.marker.strip() else "\n"
-        return {"prose": self.marker, "table": line, "json": ", ", "json-open": "", "json-close": ""}
+        in_line = dict.fromkeys(_RUNNING_TEXT, self.marker)
+        return {**in_line, "json": ", ", "json-open": "", "json-close": "", "code": _CODE_GAP}
+
+    def _gap_before(self, kind: str) -> str:
+        """What stands where something was left out before a segment of `kind`: a line of its own, in what is made of lines."""
+        return self._gaps.get(kind, f"\n{self.marker.strip()}\n" if self.marker.strip() else "\n")
 
     @functools.cached_property
     def _first_segments(self) -> list[int]:
@@ -159,7 +168,12 @@ class Ranking:
         kinds = (self.segments[before].kind, self.segments[after].kind)
         if kinds[0] == "json-open" or kinds[1] == "json-close":
             return ""
-        return self._gaps["json"] if kinds[1].startswith("json") else self._gaps[kinds[1]]
+        own = self.segments[after].gap
+        if own is not None:
+            return own
+        if kinds[1] in _RUNNING_TEXT and kinds[0] not in _RUNNING_TEXT[kinds[1]]:
+            return self._gap_before("line")  # a sentence after a table's row begins on a line of its own
+        return self._gap_before("json" if kinds[1].startswith("json") else kinds[1])
 
     def _trimmed(self, kept: list[Kept], tokens: int, coverage: float) -> Trimmed:
         return Trimmed(tuple(kept), self.full_tokens, tokens, coverage, sum(not k.text for k in kept))
@@ -170,6 +184,7 @@ class _Selection:
 
     def __init__(self, ranking: Ranking) -> None:
         self._segments = ranking.segments
+        self._skeletons = ranking._skeletons
         self._gap_tokens = ranking.gap_tokens
         self._runs: Counter[int] = Counter()
         self.kept: set[int] = set()
@@ -188,17 +203,21 @@ class _Selection:
         if index not in self.kept and self.tokens + self._cost(self._new(index)) <= budget_tokens:
             self.add(index)
 
-    def remove(self, index: int) -> bool:
-        """Drop segment `index`, and the skeleton that then holds nothing. `tokens` is not kept up: the caller recounts."""
-        if index not in self.kept:
-            return False
-        self.kept.discard(index)
-        needed = {s for i in self.kept for s in self._segments[i].skeleton if not self._is_bare(i)}
-        self.kept -= {s for s in self._segments[index].skeleton if s not in needed}
-        return True
+    def drop(self, order: Iterator[int], tokens: float) -> set[int]:
+        """Drop segments, taken from `order`, that hold `tokens` together, and skeletons that then hold nothing.
 
-    def _is_bare(self, index: int) -> bool:
-        return self._segments[index].kind in ("json-open", "json-close")
+        At least one, if there is one. The sources that lost something. Gaps are not counted again: the caller does that.
+        """
+        changed: set[int] = set()
+        target = self.tokens - tokens
+        while (self.tokens > target or not changed) and (index := next(order, None)) is not None:
+            if index in self.kept:
+                self.kept.discard(index)
+                changed.add(self._segments[index].source)
+                self.tokens -= self._segments[index].tokens
+        needed = {s for i in self.kept if i not in self._skeletons for s in self._segments[i].skeleton}
+        self.kept -= self._skeletons - needed
+        return changed
 
     def _new(self, index: int) -> list[int]:
         return [i for i in (*self._segments[index].skeleton, index) if i not in self.kept]

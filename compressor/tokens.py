@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import functools
 import gzip
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 
 import tiktoken
@@ -57,10 +58,28 @@ def encoding_for_model(model: str) -> str:
 
 def count_tokens(text: str, name: str = DEFAULT_ENCODING) -> int:
     """How many tokens `text` is. Lone surrogates count as the replacement character that they are sent as."""
-    return len(encoding(name).encode_ordinary(text))
+    return count_each([text], name)[0]
 
 
 def count_each(texts: Sequence[str], name: str = DEFAULT_ENCODING) -> list[int]:
     """`count_tokens` of every text."""
     encode = encoding(name).encode_ordinary
-    return [len(encode(text)) for text in texts]
+    return [_count(text, encode) if len(text) > _MAX_BLANK_CHARS else len(encode(text)) for text in texts]
+
+
+_MAX_BLANK_CHARS = 500_000  # at a run of a million tiktoken's regular expressions overflow their stack, and it panics
+_BLANK = re.compile(r"\s+")
+
+
+def _count(text: str, encode: Callable[[str], list[int]]) -> int:
+    """Runs of white space too long for tiktoken are counted in parts: exact but for a token or two a million."""
+    return sum(len(encode(part)) for part in _parts(text))
+
+
+def _parts(text: str) -> Iterator[str]:
+    position = 0
+    for run in _BLANK.finditer(text):
+        for cut in range(run.start() + _MAX_BLANK_CHARS, run.end(), _MAX_BLANK_CHARS):
+            yield text[position:cut]
+            position = cut
+    yield text[position:]

@@ -68,7 +68,7 @@ class Collection:
             raise EncoderMismatch(
                 f"{file} was built with {built_with!r}; open it with that encoder or use another file"
             )
-        self._seen_version = -1
+        self._seen_version = (-1, -1)
         self._ids: list[str] = []
         self._index: VectorIndex | None = None
 
@@ -117,7 +117,7 @@ class Collection:
         """The index as of the database now. Rebuilt when anything was written, here or by another process: FAISS graphs
         cannot delete, and a rebuild of 10,000 rows takes a tenth of a second."""
         (theirs,) = self._db.execute("PRAGMA data_version").fetchone()
-        version = hash((theirs, self._db.total_changes))
+        version = (int(theirs), self._db.total_changes)
         if version != self._seen_version:
             rows = self._db.execute("SELECT id, vector FROM texts ORDER BY row").fetchall()
             self._ids = [id_ for id_, _ in rows]

@@ -35,12 +35,12 @@ class VectorIndex:
 
     def add(self, vectors: Vectors) -> None:
         """Append rows."""
-        was_exact = self.exact
-        self._rows = np.concatenate([self._rows, np.ascontiguousarray(vectors, np.float32)])
+        was_exact, new = self.exact, np.ascontiguousarray(vectors, np.float32)
+        self._rows = np.concatenate([self._rows, new])
         if was_exact and not self.exact:
             self._index = self._build(self._rows)
         else:
-            self._index.add(self._rows[-len(vectors) :])
+            self._index.add(new)
 
     def search(self, queries: Vectors, k: int, allowed: Rows | None = None) -> tuple[Vectors, Rows]:
         """The `k` rows nearest to each query, best first: (scores, rows), both of shape (len(queries), k).
@@ -48,13 +48,13 @@ class VectorIndex:
         Among `allowed` rows only, when given. Fewer than k: the rest of `rows` is -1.
         """
         queries = np.ascontiguousarray(queries, np.float32)
-        if self.exact:
-            selector = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed)) if allowed is not None else None
-        else:
-            selector = faiss.SearchParametersHNSW(efSearch=max(_SEARCH_EFFORT, 2 * k))
-            if allowed is not None:
-                selector.sel = faiss.IDSelectorBatch(allowed)
-        scores, rows = self._index.search(queries, k, params=selector)
+        if allowed is not None and len(allowed) < EXACT_BELOW:  # a graph loses its way among few allowed rows
+            scores, places = faiss.knn(queries, self._rows[allowed], k, faiss.METRIC_INNER_PRODUCT)
+            return scores, np.where(places >= 0, np.append(allowed, -1)[places], -1)
+        effort = None if self.exact else faiss.SearchParametersHNSW(efSearch=max(_SEARCH_EFFORT, 2 * k))
+        if effort is not None and allowed is not None:
+            effort.sel = faiss.IDSelectorBatch(allowed)
+        scores, rows = self._index.search(queries, k, params=effort)
         return scores, rows
 
     @staticmethod
@@ -69,10 +69,10 @@ class VectorIndex:
 
 
 def near_duplicates(vectors: Vectors, threshold: float) -> Rows:
-    """For each row, the first row whose inner product with it is at least `threshold`: its own number if there is none.
+    """For each row, the first row that stands for it: one that no earlier row stands for, and whose inner product with it
+    is at least `threshold`. Its own number if there is none.
 
-    Exact below `EXACT_BELOW` rows. The first of a group stands for the group, so that the answer does not depend on order
-    within it; a row is compared with representatives' groups one step deep (no chains a~b~c that would join unlike ends).
+    So no chain a~b~c joins unlike ends. Exact below `EXACT_BELOW` rows; above, a group of more than 16 may be split.
     """
     n = len(vectors)
     representative = np.arange(n, dtype=np.int64)
@@ -86,10 +86,11 @@ def near_duplicates(vectors: Vectors, threshold: float) -> Rows:
 def _neighbours_above(vectors: Vectors, threshold: float) -> Iterator[tuple[int, Rows]]:
     index = VectorIndex(vectors)
     block = 1024
+    above = float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))  # FAISS means "greater than"
     for start in range(0, len(vectors), block):
         queries = np.ascontiguousarray(vectors[start : start + block], np.float32)
         if index.exact:
-            limits, _, rows = index._index.range_search(queries, threshold)
+            limits, _, rows = index._index.range_search(queries, above)
             for i in range(len(queries)):
                 yield start + i, rows[limits[i] : limits[i + 1]]
         else:

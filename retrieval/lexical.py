@@ -6,8 +6,7 @@ Okapi BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 200
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -37,24 +36,37 @@ def terms(text: str) -> list[str]:
     return out
 
 
-def bm25(query: Sequence[str], texts: Sequence[Sequence[str]]) -> Vectors:
-    """The BM25 score of each text (a list of terms) for the query's terms; shape (len(texts),), 0 where no term is shared.
+class LexicalIndex:
+    """The terms of some texts, counted once, so that many queries can be scored against them."""
 
-    A word said twice in the query counts once.
-    """
-    scores = np.zeros(len(texts), np.float32)
-    wanted = set(query)
-    if not wanted or not texts:
+    def __init__(self, texts: Sequence[Sequence[str]]) -> None:
+        self._size = len(texts)
+        lengths = np.fromiter((len(text) for text in texts), np.float64, len(texts))
+        self._relative = 1 - B + B * lengths / max(lengths.mean(), 1e-9) if len(texts) else lengths
+        postings: dict[str, dict[int, int]] = {}
+        for row, text in enumerate(texts):
+            for term in text:
+                rows = postings.setdefault(term, {})
+                rows[row] = rows.get(row, 0) + 1
+        self._postings = postings
+
+    def scores(self, query: Iterable[str]) -> Vectors:
+        """The BM25 score of each text for the query's terms; shape (number of texts,), 0 where no term is shared.
+
+        A word said twice in the query counts once.
+        """
+        scores = np.zeros(self._size, np.float32)
+        for term in sorted(set(query)):  # sorted: sums of floats depend on their order, and sets have none
+            hits = self._postings.get(term)
+            if hits is None:
+                continue
+            rows = np.fromiter(hits.keys(), np.int64, len(hits))
+            counts = np.fromiter(hits.values(), np.float64, len(hits))
+            idf = np.log1p((self._size - len(hits) + 0.5) / (len(hits) + 0.5))
+            scores[rows] += (idf * counts * (K1 + 1) / (counts + K1 * self._relative[rows])).astype(np.float32)
         return scores
-    lengths = np.fromiter((len(text) for text in texts), np.float64, len(texts))
-    relative = 1 - B + B * lengths / max(lengths.mean(), 1e-9)
-    postings: dict[str, list[tuple[int, int]]] = {}
-    for i, text in enumerate(texts):
-        for term, count in Counter(term for term in text if term in wanted).items():
-            postings.setdefault(term, []).append((i, count))
-    for hits in postings.values():
-        idf = np.log1p((len(texts) - len(hits) + 0.5) / (len(hits) + 0.5))
-        rows = np.array([i for i, _ in hits])
-        counts = np.array([count for _, count in hits], np.float64)
-        scores[rows] += (idf * counts * (K1 + 1) / (counts + K1 * relative[rows])).astype(np.float32)
-    return scores
+
+
+def bm25(query: Iterable[str], texts: Sequence[Sequence[str]]) -> Vectors:
+    """The BM25 score of each text (a list of terms) for the query's terms, once: see `LexicalIndex.scores`."""
+    return LexicalIndex(texts).scores(query)

@@ -2,6 +2,7 @@
 
 A passage's vectors are kept under the digest of all that they depend on (encoder, title, text, spans), as raw float16,
 in one diskcache folder that threads and processes share. float16 costs less than .001 of cosine and halves the disk.
+A checksum stands beside each entry, so that a damaged one is a miss and never a wrong vector.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
+import threading
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ import numpy as np
 from retrieval.encoder import Encoder, Passage, Vectors
 
 DEFAULT_SIZE_LIMIT_BYTES = 2 * 1024**3
+
+_DISK_TROUBLE = (sqlite3.Error, diskcache.Timeout, OSError)
 
 
 class RawDisk(diskcache.Disk):
@@ -39,16 +44,15 @@ class RawDisk(diskcache.Disk):
 class CachedEncoder:
     """An `Encoder` that asks `inner` only for passages it has not seen. Safe to share between threads and processes.
 
-    `encoded_passages` counts what `inner` was really asked for. A cache that cannot be read or written costs time, never
-    an answer: the passage is encoded again. Oldest entries go first when `size_limit_bytes` is reached.
+    `inner` is asked by one thread at a time, so that two that want the same new passage do not both encode it.
+    `encoded_passages` counts what it was really asked for. A cache that cannot be opened, read or written costs time,
+    never an answer: the passage is encoded again. Oldest entries go first when `size_limit_bytes` is reached.
     """
 
     def __init__(self, inner: Encoder, folder: Path, size_limit_bytes: int = DEFAULT_SIZE_LIMIT_BYTES) -> None:
         self._inner = inner
-        # least-recently-stored, not -used: the latter writes to the database on every read
-        self._cache = diskcache.Cache(
-            str(folder), disk=RawDisk, size_limit=size_limit_bytes, eviction_policy="least-recently-stored", timeout=5
-        )
+        self._cache = _opened(folder, size_limit_bytes)
+        self._lock = threading.Lock()
         self.encoded_passages = 0
 
     @property
@@ -59,19 +63,27 @@ class CachedEncoder:
         keys = [self._key(passage) for passage in passages]
         by_key = dict(zip(keys, passages, strict=True))
         found = {key: v for key, p in by_key.items() if (v := self._read(key, len(p.spans))) is not None}
-        missing = [key for key in by_key if key not in found]
-        if missing:
-            fresh = self._inner.encode([by_key[key] for key in missing])
-            self.encoded_passages += len(fresh)
-            for key, vectors in zip(missing, fresh, strict=True):
-                raw = vectors.astype(np.float16).tobytes()
-                self._write(key, raw)
-                found[key] = _unpacked(raw, len(vectors))  # as a later read will see it: cold and warm rank alike
+        if len(found) < len(by_key):
+            found |= self._encoded({key: p for key, p in by_key.items() if key not in found})
         return [found[key] for key in keys]
 
     def close(self) -> None:
         """Release the files. The cache may be used again; it reopens itself."""
-        self._cache.close()
+        if self._cache is not None:
+            self._cache.close()
+
+    def _encoded(self, missing: dict[bytes, Passage]) -> dict[bytes, Vectors]:
+        with self._lock:
+            # another thread may have encoded some of them while this one waited
+            found = {key: v for key, p in missing.items() if (v := self._read(key, len(p.spans))) is not None}
+            still = [key for key in missing if key not in found]
+            fresh = self._inner.encode([missing[key] for key in still]) if still else []
+            self.encoded_passages += len(fresh)
+            for key, vectors in zip(still, fresh, strict=True):
+                half = vectors.astype(np.float16)
+                self._write(key, half.tobytes())
+                found[key] = half.astype(np.float32)  # as a later read will see it: cold and warm rank alike
+        return found
 
     def _key(self, passage: Passage) -> bytes:
         spans = np.asarray(passage.spans, np.int64).tobytes()
@@ -82,18 +94,27 @@ class CachedEncoder:
         return digest.digest()
 
     def _read(self, key: bytes, rows: int) -> Vectors | None:
+        if self._cache is None or rows == 0:
+            return None
         try:
-            raw = self._cache.get(key)
-        except (sqlite3.Error, diskcache.Timeout, OSError):
+            raw, checksum = self._cache.get(key, tag=True)
+        except _DISK_TROUBLE:
             return None
-        if raw is None or rows == 0 or len(raw) % (2 * rows):
+        if not isinstance(raw, bytes) or checksum != zlib.crc32(raw):
             return None
-        return _unpacked(raw, rows)
+        return np.frombuffer(raw, np.float16).reshape(rows, -1).astype(np.float32)
 
     def _write(self, key: bytes, raw: bytes) -> None:
-        with contextlib.suppress(sqlite3.Error, diskcache.Timeout, OSError):
-            self._cache.set(key, raw)
+        if self._cache is not None:
+            with contextlib.suppress(*_DISK_TROUBLE):
+                self._cache.set(key, raw, tag=zlib.crc32(raw))
 
 
-def _unpacked(raw: bytes, rows: int) -> Vectors:
-    return np.frombuffer(raw, np.float16).reshape(rows, -1).astype(np.float32)
+def _opened(folder: Path, size_limit_bytes: int) -> diskcache.Cache | None:
+    """The cache in `folder`, or None where there cannot be one: a read-only disk, another program's file."""
+    with contextlib.suppress(*_DISK_TROUBLE):
+        # least-recently-stored, not -used: the latter writes to the database on every read
+        return diskcache.Cache(
+            str(folder), disk=RawDisk, size_limit=size_limit_bytes, eviction_policy="least-recently-stored", timeout=5
+        )
+    return None

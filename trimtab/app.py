@@ -6,9 +6,13 @@ place, `_in_thread`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from dataclasses import replace
+from types import NoneType
+from typing import Any, Final, TypeVar, cast
 
 import anyio.to_thread
 import orjson
@@ -16,8 +20,10 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 
+from routing.errors import ProvidersFailed
 from routing.forwarding import Reply, Router
 from routing.receipt import Receipt
 from trimtab import api_docs
@@ -26,6 +32,11 @@ from trimtab.options import CompressIn, checked
 from trimtab.pipeline import Prepared, Trimtab
 
 Result = TypeVar("Result")
+
+logger = logging.getLogger("trimtab")
+
+_CLIENT_GONE: Final = 499
+"""nginx's status for a client that hung up: nobody reads it."""
 
 
 def create_app(trimtab: Trimtab) -> FastAPI:
@@ -49,6 +60,7 @@ def create_app(trimtab: Trimtab) -> FastAPI:
             openapi_extra=api_docs.BODIES.get(path),
         )
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _defect)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # FastAPI's documented way to extend the schema
     return app
 
@@ -59,18 +71,24 @@ class Edge:
     def __init__(self, trimtab: Trimtab) -> None:
         self._trimtab = trimtab
         self._router: Router | None = None
-        self._ready = False
+        self._state = "loading"
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        async with self._trimtab.router() as self._router, anyio.create_task_group() as background:
-            background.start_soon(self._warm_up)
+        async with self._trimtab.router() as self._router:
+            # Not in a task group: an encoder that cannot be loaded must cost the trimming and not the server.
+            warming = asyncio.create_task(anyio.to_thread.run_sync(self._trimtab.warm_up, abandon_on_cancel=True))
+            warming.add_done_callback(self._warmed)
             yield
-            background.cancel_scope.cancel()
+            warming.cancel()
 
-    async def _warm_up(self) -> None:
-        await anyio.to_thread.run_sync(self._trimtab.warm_up, abandon_on_cancel=True)
-        self._ready = True
+    def _warmed(self, warming: asyncio.Task[None]) -> None:
+        if warming.cancelled():
+            return
+        defect = warming.exception()
+        self._state = "ready" if defect is None else "failed"
+        if defect is not None:
+            logger.error("the encoder cannot be loaded (%s: %s); payloads go untrimmed", type(defect).__name__, defect)
 
     async def compress(self, request: Request) -> Response:
         async def answer() -> Response:
@@ -90,14 +108,18 @@ class Edge:
     async def chat_completions(self, request: Request) -> Response:
         async def answer() -> Response:
             body = await self._body(request)
-            if not isinstance(body.get("stream") or False, bool):
+            if not isinstance(body.get("stream"), (bool, NoneType)):
                 raise BadRequest("stream", "must be true or false")
             if not self._trimtab.catalog.providers:
                 reason = "no provider is configured: add a [[providers]] table and start with --config (see the README)"
                 raise BadRequest(None, reason, "no_provider", status=503)
             prepared = await _in_thread(lambda: self._trimtab.prepare(body))
             stream = bool(body.get("stream"))
-            reply = await self._trimtab.forward(prepared, self._live_router(), stream=stream, headers=request.headers)
+            forwarded = self._trimtab.forward(prepared, self._live_router(), stream=stream, headers=request.headers)
+            try:
+                reply = await _unless_gone(request, forwarded)
+            except ProvidersFailed as error:
+                return _failed(error, replace(prepared.receipt, attempts=error.attempts))
             if reply.chunks is not None:
                 return self._streamed(body, prepared, reply)
             receipt = self._trimtab.settle(prepared, reply)
@@ -122,7 +144,7 @@ class Edge:
         return _json({"status": "ok"})
 
     async def readyz(self) -> Response:
-        return _json({"status": "ready" if self._ready else "loading"}, 200 if self._ready else 503)
+        return _json({"status": self._state}, 200 if self._state == "ready" else 503)
 
     def _streamed(self, body: Mapping[str, Any], prepared: Prepared, reply: Reply) -> Response:
         """The provider's events as they come, and our receipt before the end mark: as a chunk without choices where the
@@ -133,18 +155,23 @@ class Edge:
 
         async def events() -> AsyncIterator[bytes]:
             assert reply.chunks is not None
-            sent = False
+            held = b""
             async for chunk in reply.chunks:
-                end = -1 if sent else _end_mark(chunk)
-                if end >= 0:
-                    sent = True
-                    yield chunk[:end] + self._receipt_event(prepared, reply, as_chunk) + chunk[end:]
-                else:
+                end = 0 if held else _end_mark(chunk)
+                if end < 0:
                     yield chunk
-            if not sent:
-                yield self._receipt_event(prepared, reply, as_chunk)
+                else:
+                    if end > 0:
+                        yield chunk[:end]
+                    held += chunk[end:]
+            # Only now is the attempt over, and known how it ended.
+            yield self._receipt_event(prepared, reply, as_chunk) + held
 
-        headers = {**reply.headers, **_receipt_headers(prepared.receipt, reply), "cache-control": "no-cache"}
+        headers = {
+            **reply.headers,
+            **_receipt_headers(self._trimtab.settle(prepared, reply)),
+            "cache-control": "no-cache",
+        }
         # closed in every case: a client that hangs up must not leave the provider writing
         return StreamingResponse(
             _closing(events(), reply), reply.status, headers, background=BackgroundTask(reply.aclose)
@@ -163,24 +190,67 @@ class Edge:
         return self._router
 
     async def _body(self, request: Request) -> dict[str, Any]:
-        """The body as a JSON object. Raises BadRequest for too many bytes, bad UTF-8, and anything that is no object."""
+        """The body as a JSON object. Raises BadRequest for another content type, too many bytes, bad UTF-8, and anything
+        that is no object."""
+        _check_content_type(request)
         limit = self._trimtab.settings.max_body_bytes
+        reason = f"the body is larger than {limit:,} bytes; send less, or raise max_body_bytes in the settings"
+        too_large = BadRequest(None, reason, "request_too_large", status=413)
+        if int(request.headers.get("content-length") or 0) > limit:
+            raise too_large  # before a byte of it is read
         content = bytearray()
         async for part in request.stream():
             content += part
             if len(content) > limit:
-                reason = f"the body is larger than {limit:,} bytes; send less, or raise max_body_bytes in the settings"
-                raise BadRequest(None, reason, "request_too_large", status=413)
-        try:
-            content.decode("utf-8")
-            body = orjson.loads(content)
-        except UnicodeDecodeError as error:
-            raise BadRequest(None, f"the body is not UTF-8 (byte {error.start:,})", "invalid_encoding") from None
-        except orjson.JSONDecodeError as error:
-            raise BadRequest(None, f"the body is not JSON: {error.msg} (at {error.pos:,})", "invalid_json") from None
+                raise too_large
+        body = _parsed(content)
         if not isinstance(body, dict):
             raise BadRequest(None, "the body must be a JSON object", "invalid_json")
         return body
+
+
+def _check_content_type(request: Request) -> None:
+    """A body must say that it is JSON. A web page can make its visitor's browser send anything else to this address
+    without asking (CORS, "simple requests"), and spend the provider's money with it."""
+    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if said != "application/json" and not (said.startswith("application/") and said.endswith("+json")):
+        reason = f"the content type is {said[:100]!r}" if said else "the request has no content type"
+        raise BadRequest(None, f"{reason}; send content-type: application/json", "unsupported_media_type", status=415)
+
+
+def _parsed(content: bytearray) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        try:
+            content.decode("utf-8")  # only now, since it copies the body
+        except UnicodeDecodeError as bad:
+            reason = f"the body is not UTF-8 (byte {bad.start:,}); encode it so"
+            raise BadRequest(None, reason, "invalid_encoding") from None
+        reason = f"the body is not JSON: {error.msg} (at character {error.pos:,}); correct it there"
+        raise BadRequest(None, reason, "invalid_json") from None
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` gives. Cancels it, and raises ClientDisconnect, when the client hangs up first.
+
+    An ASGI server does not cancel an endpoint whose client has gone: the provider would go on, and be paid, for nobody.
+    """
+    task, gone = asyncio.create_task(work), asyncio.create_task(_hung_up(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for each in (task, gone):
+            each.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _in_thread(work: Callable[[], Result]) -> Result:
@@ -188,30 +258,42 @@ async def _in_thread(work: Callable[[], Result]) -> Result:
     return await anyio.to_thread.run_sync(work)
 
 
-async def _answered(answer: Callable[[], Any]) -> Response:
+async def _answered(answer: Callable[[], Awaitable[Response]]) -> Response:
     """The answer, or the error that callers are told; a defect of ours is left to the server's log."""
     try:
-        response: Response = await answer()
+        return await answer()
+    except ClientDisconnect:
+        return Response(status_code=_CLIENT_GONE)
     except Exception as error:
         problem = problem_of(error)
         if problem is None:
             raise
         return _problem(problem)
-    return response
 
 
 def _problem(problem: Problem) -> Response:
-    if problem.raw is not None:
-        return Response(problem.raw, problem.status, media_type="application/json")
-    return _json(problem.body, problem.status)
+    content = problem.raw if problem.raw is not None else orjson.dumps(problem.body)
+    return Response(content, problem.status, problem.headers, media_type="application/json")
 
 
-def _http_error(_: Request, error: Exception) -> Response:
+def _failed(error: ProvidersFailed, receipt: Receipt) -> Response:
+    """No provider answered: the last one's own error or ours, with the receipt, which lists every attempt."""
+    response = _problem(cast(Problem, problem_of(error)))
+    content = _with_receipt(bytes(response.body), receipt)
+    headers = {name: value for name, value in response.headers.items() if name != "content-length"}
+    return Response(content, response.status_code, headers | _receipt_headers(receipt))
+
+
+def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _json(
-        {"error": {"message": str(error.detail), "type": "invalid_request_error", "param": None, "code": None}},
-        error.status_code,
-    )
+    message = f"{error.detail}: {request.method} {request.url.path}; GET /openapi.json lists what there is"
+    return _problem(Problem(error.status_code, message, "invalid_request_error", None, None, None, error.headers or {}))
+
+
+def _defect(_: Request, error: Exception) -> Response:
+    """For what is wrong here and not in the request. Says nothing of it: the server's log does."""
+    message = f"trimtab failed ({type(error).__name__}), and its log says where; the request was not answered"
+    return _problem(Problem(500, message, "server_error", None, "internal_error"))
 
 
 def _json(value: object, status: int = 200) -> Response:
@@ -219,22 +301,27 @@ def _json(value: object, status: int = 200) -> Response:
 
 
 def _relayed(reply: Reply, receipt: Receipt) -> Response:
-    """The provider's body byte for byte, with `"trimtab": receipt` spliced in before its last brace."""
+    """The provider's answer byte for byte, with the receipt in it unless it is an error."""
     content = reply.body or b""
+    if 200 <= reply.status < 300:
+        content = _with_receipt(content, receipt)
+    return Response(content, reply.status, {**reply.headers, **_receipt_headers(receipt)})
+
+
+def _with_receipt(content: bytes, receipt: Receipt) -> bytes:
+    """A JSON object's bytes as they are, with `"trimtab": receipt` spliced in before its last brace."""
     at = content.rstrip().rfind(b"}")
-    if at > 0 and 200 <= reply.status < 300:
-        comma = b"" if content[:at].rstrip().endswith(b"{") else b","
-        content = content[:at] + comma + b'"trimtab":' + orjson.dumps(receipt.to_dict()) + content[at:]
-    return Response(content, reply.status, {**reply.headers, **_receipt_headers(receipt, reply)})
+    comma = b"" if content[:at].rstrip().endswith(b"{") else b","
+    return content[:at] + comma + b'"trimtab":' + orjson.dumps(receipt.to_dict()) + content[at:]
 
 
-def _receipt_headers(receipt: Receipt, reply: Reply) -> dict[str, str]:
+def _receipt_headers(receipt: Receipt) -> dict[str, str]:
     """The receipt's few figures that are known when the headers go out; unset ones are left out."""
     figures = {
         "receipt-id": receipt.id,
-        "provider": reply.offer.provider,
-        "model": reply.offer.model,
-        "attempts": len(reply.attempts),
+        "provider": receipt.provider,
+        "model": receipt.model,
+        "attempts": len(receipt.attempts),
         "tokens-before": receipt.tokens_before,
         "tokens-after": receipt.tokens_after,
         "expected-cost-usd": receipt.to_dict()["expected_cost_usd"],

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
+from compressor.labelled import BadQuestion, read_labelled
 from routing.catalog import Catalog
 from routing.offers import Offer, plain
 from trimtab.errors import BadSettings, problem_of
@@ -28,11 +35,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # locals hold prompts
 )
 out = Console(soft_wrap=True)
-err = Console(stderr=True)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="A TOML file with settings and [[providers]].")
-]
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="A TOML file with settings and providers.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FileArgument = Annotated[str, typer.Argument(help="A file, or - for standard input.")]
 
@@ -87,6 +92,8 @@ def compress(
         given = {name: value for name, value in asked.items() if value is not None}
         text = _read(file)
         body = _object(text) or {"contexts": [text]}
+        if query is None and "query" not in body:
+            _fail("say with --query what the text is needed for")
         result = _trimtab(config).compress_request(checked(CompressIn, {**body, **given}, None))
     if as_json:
         out.print_json(data=asdict(result))
@@ -105,7 +112,7 @@ def plan(file: FileArgument = "-", config: ConfigOption = None, as_json: JsonOpt
     with _told():
         body = _object(_read(file))
         if body is None:
-            _fail(f"{file} is not a JSON object: give a chat completion's body")
+            _fail(f"{file}: is not a JSON object with messages; give the body of a chat completion")
         made: Any = _trimtab(config).plan(body).to_dict()
     if as_json:
         out.print_json(data=made)
@@ -126,7 +133,7 @@ def prices(
     if as_json:
         out.print_json(data=[_price_row(offer, tier) for offer in offers for tier in range(len(offer.tiers))])
         return
-    table = Table(title=f"{model}: dollars per million tokens ({offers[0].prices_version})")
+    table = Table(title=f"{escape(model)}: dollars per million tokens ({offers[0].prices_version})")
     for name in ("provider", "class", "input above", "input", "cache read", "cache write", "output"):
         table.add_column(name, justify="left" if name in ("provider", "class") else "right")
     for offer in offers:
@@ -134,26 +141,48 @@ def prices(
             row = _price_row(offer, tier)
             above = row["above_tokens"]
             figures = (row[f"{name}_usd_per_mtok"] for name in ("input", "cache_read", "cache_write", "output"))
-            table.add_row(offer.provider, offer.processing, f"{above:,}" if above >= 0 else "", *figures)
+            table.add_row(escape(offer.provider), offer.processing, f"{above:,}" if above >= 0 else "", *figures)
     out.print(table)
 
 
+@app.command("train-ranker")
+def train_ranker(
+    files: Annotated[list[Path], typer.Argument(help="Labelled questions, JSONL, plain or gzipped (docs/ranker.md).")],
+    to: Annotated[Path, typer.Option("--out", help="Where to write the weights.")] = Path("ranker.npz"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Take at most this many questions of each file.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Teach the ranking the habits of your own traffic; then set `ranker` in the settings to the file."""
+    from compressor.training import examples_of, train
+
+    with _told():
+        ranker = _trimtab(config).ranker
+        try:
+            questions = [q for file in files for q in islice(read_labelled(file), limit)]
+            examples = list(track(examples_of(questions, ranker), "Encoding", len(questions), console=err))
+            train(examples).save(to)
+        except (BadQuestion, OSError, ValueError) as error:
+            _fail(str(error))
+    err.print(f"{len(examples):,} questions -> {to}")
+
+
 def plan_table(chosen: Mapping[str, Any], runners_up: Sequence[Mapping[str, Any]], limit: int = 8) -> Table:
-    """The chosen candidate and the nearest runners-up of a /v1/plan answer: what each would cost, and why it lost."""
-    table = Table(title="Plan")
-    for name in ("", "provider", "model", "class", "context", "input", "cost", "coverage", "why not"):
-        table.add_column(name, justify="right" if name in ("context", "input", "cost", "coverage") else "left")
+    """The chosen candidate and the nearest runners-up of a /v1/plan answer: what each would cost, and why it lost.
+
+    The reason stands under the offer: in a column of its own it leaves no room for the figures in 80 columns.
+    """
+    table = Table(title="Plan", box=box.SIMPLE_HEAD)
+    table.add_column("offer", overflow="fold")
+    for name in ("context", "input", "cost", "coverage"):
+        table.add_column(name, justify="right", no_wrap=True)
     for each in (chosen, *runners_up[:limit]):
+        service = "" if each["processing"] == "sync" else f" ({each['processing']})"
         table.add_row(
-            "" if "why" in each else "chosen",
-            each["provider"],
-            each["model"],
-            each["processing"],
+            Text.assemble(f"{each['provider']}/{each['model']}{service}\n", (each.get("why", "chosen"), "dim")),
             f"{each['budget_tokens']:,}",
             f"{each['input_tokens']:,}",
             f"${each['expected_cost_usd']}",
             f"{each['coverage_estimate']:.2f}",
-            each.get("why", ""),
             style=None if "why" in each else "bold",
         )
     if len(runners_up) > limit:
@@ -192,7 +221,7 @@ def _read(file: str) -> str:
 def _object(text: str) -> Mapping[str, Any] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and ("contexts" in value or "messages" in value) else None
 
@@ -212,5 +241,12 @@ def _told() -> Iterator[None]:
 
 
 def _fail(message: str) -> NoReturn:
-    err.print(f"[bold red]error:[/] {message}", highlight=False, markup=True)
+    # Not as markup: messages hold names of files and models, and "[[providers]]".
+    err.print(Text.assemble(("error:", "bold red"), " ", message))
     raise typer.Exit(2)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def bench(context: typer.Context) -> None:
+    """Run the benchmarks, which are in a checkout and not in the wheel: the arguments of `python -m benchmarks`."""
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "benchmarks", *context.args]))  # noqa: S603 (ourselves)

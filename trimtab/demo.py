@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import socket
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
-from trimtab.app import create_app
 from trimtab.cli import plan_table
 from trimtab.errors import BadRequest
 from trimtab.local_model import serve_local_model
 from trimtab.pipeline import Trimtab
+from trimtab.serving import served
 
 LOCAL_PROVIDER = "local"
 HOSTED_BESIDE = ("gpt-6.1-sol", "claude-haiku-5-5")
@@ -34,19 +31,32 @@ def run_demo(payload: Path | None, out: Console) -> None:
 
     Raises BadRequest for a payload that trimtab refuses.
     """
-    body = json.loads((payload or _packaged_payload()).read_text(encoding="utf-8"))
+    body = _body(payload or _packaged_payload())
     out.print("Loading a real local model (SmolLM2-135M-Instruct) and the encoder (all-MiniLM-L6-v2) ...", style="dim")
     with tempfile.TemporaryDirectory() as cache, serve_local_model() as model_url:
         trimtab = Trimtab(_demo_settings(model_url, body["model"], cache))
         trimtab.warm_up()
-        with _served(trimtab) as url, httpx.Client(base_url=url, timeout=300) as client:
-            options = body.get("trimtab", {})
-            asked = {**body, "trimtab": {**options, "candidates": list(HOSTED_BESIDE)}}
+        with served(trimtab) as url, httpx.Client(base_url=url, timeout=300) as client:
+            asked = {**body, "trimtab": {**body["trimtab"], "candidates": list(HOSTED_BESIDE)}}
             planned = _posted(client, "/v1/plan", asked)
             began = time.perf_counter()
             answer = _posted(client, "/v1/chat/completions", asked)
             seconds = time.perf_counter() - began
             _show(out, body, planned, answer, seconds)
+
+
+def _body(file: Path) -> dict[str, Any]:
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadRequest(None, f"{file}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise BadRequest(None, f"{file}: is not JSON in UTF-8") from None
+    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+        raise BadRequest(None, f"{file}: must be the body of a chat completion, with a model")
+    if not isinstance(body.get("trimtab"), dict) or not body["trimtab"].get("contexts"):
+        raise BadRequest("trimtab.contexts", f"is missing in {file}: the demo shows what is kept of them")
+    return body
 
 
 def _demo_settings(model_url: str, model: str, cache: str) -> dict[str, Any]:
@@ -78,14 +88,13 @@ def _show(
     out: Console, body: Mapping[str, Any], planned: Mapping[str, Any], answer: Mapping[str, Any], seconds: float
 ) -> None:
     receipt = answer["trimtab"]
-    out.print(Panel(body["messages"][-1]["content"], title="Question"))
+    out.print(Panel(Text(str(body["messages"][-1].get("content"))), title="Question"))
     before, after = receipt["tokens_before"], receipt["tokens_after"]
-    out.print(
-        f"Context: {len(body['trimtab']['contexts'])} chunks, {before:,} tokens -> [bold]{after:,}[/] ({after / before:.0%})\n"
-    )
+    share = f" ({after / before:.0%})" if before else ""
+    out.print(f"Context: {len(body['trimtab']['contexts'])} chunks, {before:,} tokens -> [bold]{after:,}[/]{share}\n")
     out.print(plan_table(planned["chosen"], planned["runners_up"]))
     text = answer["choices"][0]["message"]["content"]
-    out.print(Panel(text, title=f"Answer of {answer['model']} ({seconds:.1f} s)"))
+    out.print(Panel(Text(text or ""), title=f"Answer of {answer['model']} ({seconds:.1f} s)"))
     table = Table(title="Receipt", show_header=False)
     for name, value in receipt.items():
         if name == "attempts":
@@ -93,7 +102,7 @@ def _show(
         elif name == "ms":
             value = ", ".join(f"{stage} {ms:.1f}" for stage, ms in value.items())
         if value not in (None, [], ""):
-            table.add_row(name, str(value))
+            table.add_row(name, Text(str(value)))
     out.print(table)
 
 
@@ -102,25 +111,6 @@ def _posted(client: httpx.Client, path: str, body: Mapping[str, Any]) -> Any:
     if response.is_error:
         raise BadRequest(None, response.json()["error"]["message"])
     return response.json()
-
-
-@contextmanager
-def _served(trimtab: Trimtab) -> Iterator[str]:
-    """trimtab's own HTTP app on a free loopback port, in a thread."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create_app(trimtab), log_level="warning"))
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        while not server.started:
-            if not thread.is_alive():
-                raise RuntimeError("trimtab did not start")
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(timeout=10)
 
 
 def _packaged_payload() -> Path:

@@ -7,10 +7,14 @@ TrimtabError
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from compressor.payload import BadPayload
-from routing.errors import NoOffer, ProvidersFailed, RoutingError, UnknownModel
+from routing.errors import NoOffer, ProvidersFailed, RoutingError, UnknownModel, UnsupportedParameter
+from routing.streams import Garbage, parse_object
 
 
 class TrimtabError(Exception):
@@ -33,7 +37,8 @@ class BadSettings(TrimtabError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error as HTTP tells it. `body` is OpenAI's shape unless `raw` holds a provider's own answer, passed on as it came."""
+    """An error as HTTP tells it. `raw`, where there is one, is a provider's own JSON object, to be passed on as it came
+    instead of `body`, which is in OpenAI's shape."""
 
     status: int
     message: str
@@ -41,6 +46,7 @@ class Problem:
     param: str | None
     code: str | None
     raw: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def body(self) -> dict[str, object]:
@@ -58,12 +64,44 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(404, str(error), "invalid_request_error", "model", "model_not_found")
         case NoOffer():
             return Problem(422, str(error), "invalid_request_error", "trimtab", "no_offer")
+        case UnsupportedParameter():
+            return Problem(400, str(error), "invalid_request_error", error.param, "unsupported_parameter")
         case ProvidersFailed():
-            kind = "rate_limit_error" if error.status == 429 else "upstream_error"
-            return Problem(error.status, str(error), kind, None, "providers_failed", error.body)
+            return _providers_failed(error)
         case RoutingError():  # a provider that is configured and cannot be called: a missing key, a wire not spoken
             return Problem(503, str(error), "configuration_error", None, "provider_unavailable")
         case TimeoutError():
-            return Problem(504, str(error), "timeout_error", "trimtab.max_latency_ms", "max_latency_exceeded")
+            return Problem(504, _TOO_LATE, "timeout_error", "trimtab.max_latency_ms", "max_latency_exceeded")
+        case RecursionError():  # json's own limit when the body is written again, and a little lower than orjson's
+            return Problem(400, _TOO_DEEP, "invalid_request_error", None, "invalid_json")
         case _:
             return None
+
+
+_TOO_LATE: Final = "trimtab.max_latency_ms: passed before the answer began; raise it, or name faster candidates"
+_TOO_DEEP: Final = "the body is nested too deeply; send it with fewer levels"
+_ABOUT_US: Final = (401, 402, 403, 404)
+"""Statuses in which a provider speaks of the key, the account or the model that were configured here."""
+
+
+def _providers_failed(error: ProvidersFailed) -> Problem:
+    """The last provider's own answer where it is meant for the caller, else ours.
+
+    Not passed on: what a provider says of our key and account. It is no business of a caller, who sent another key or
+    none; such messages quote parts of the key; and a client that hears 401 would ask its user for a new one.
+    """
+    wait_ms = error.attempts[-1].retry_after_ms if error.attempts else None
+    headers = {} if wait_ms is None else {"retry-after": str(math.ceil(wait_ms / 1000))}
+    kind = "rate_limit_error" if error.status == 429 else "upstream_error"
+    if error.status in _ABOUT_US:
+        return Problem(502, str(error), kind, None, "providers_failed", None, headers)
+    raw = error.body if error.body is not None and _is_object(error.body) else None
+    return Problem(error.status, str(error), kind, None, "providers_failed", raw, headers)
+
+
+def _is_object(content: bytes) -> bool:
+    try:
+        parse_object(content)
+    except Garbage:
+        return False
+    return True

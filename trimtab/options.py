@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compressor import Source
 from trimtab.errors import BadRequest
@@ -30,10 +30,21 @@ class ContextIn(BaseModel):
     title: str | None = None
 
 
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must say what the contexts are needed for, and is blank")
+    return text
+
+
+# Not min_length: pydantic then refuses half a surrogate pair, which is as good a character as any to the ranking.
+Query = Annotated[str, AfterValidator(_not_blank), Field(json_schema_extra={"minLength": 1})]
 Contexts = Annotated[list[str | ContextIn], Field(min_length=1, max_length=MAX_CONTEXTS)]
-Ratio = Annotated[float, Field(gt=0, le=1, description="Keep at most this share of the contexts' tokens.")]
+# Strict, because True is 1.0 otherwise, and "keep all of it" is not what a flag in the wrong place means.
+Ratio = Annotated[float, Field(gt=0, le=1, strict=True, description="Keep at most this share of the contexts' tokens.")]
 Budget = Annotated[int, Field(ge=0, strict=True, description="Keep at most this many tokens of the contexts.")]
-Coverage = Annotated[float, Field(gt=0, le=1, description="Keep at least this expected share of the evidence.")]
+Coverage = Annotated[
+    float, Field(gt=0, le=1, strict=True, description="Keep at least this expected share of the evidence.")
+]
 
 
 class _Size(BaseModel):
@@ -60,10 +71,10 @@ class Options(_Size):
     """
 
     contexts: Contexts | None = None
-    query: Annotated[str, Field(min_length=1)] | None = None
+    query: Query | None = None
     candidates: Annotated[list[str], Field(max_length=100)] = []
     max_cost_usd: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
-    max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
 
 
 class CompressIn(_Size):
@@ -86,14 +97,15 @@ class CompressIn(_Size):
         },
     )
 
-    query: Annotated[str, Field(min_length=1)]
+    query: Query
     contexts: Contexts
     model: str | None = None
 
 
 def read_options(body: Mapping[str, Any]) -> Options:
     """The checked options of a chat completion's body; all defaults where it has no `trimtab` object."""
-    return checked(Options, body.get("trimtab") or {}, "trimtab")
+    value = body.get("trimtab")
+    return Options() if value is None else checked(Options, value, "trimtab")
 
 
 def checked(model: type[Model], value: object, at: str | None) -> Model:
@@ -112,12 +124,27 @@ def sources_of(contexts: Sequence[str | ContextIn]) -> tuple[Source, ...]:
     )
 
 
+_REASONS: Final = {
+    "extra_forbidden": "no such field; remove it or check its spelling",
+    "missing": "is missing",
+    "model_type": "must be an object",
+    "list_type": "must be a list",
+    "string_type": "must be a text",
+    "string_unicode": "holds half a surrogate pair",
+}
+"""In our words, where pydantic's speak of Python; by its type of error."""
+
+
 def _first_problem(error: ValidationError, at: str | None) -> tuple[str | None, str]:
-    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    # a context is a text or an object: pydantic names the branch, which is no part of the caller's path
+    problems = error.errors(include_url=False, include_context=False)
+    problem = problems[0]
+    if problem["loc"][-1:] == ("str",):  # a context, of which pydantic tells what is wrong with it as a text first
+        is_table = isinstance(problem["input"], Mapping)
+        problem = (
+            problems[1] if is_table else {**problem, "msg": "must be a text, or an object with a text", "type": ""}
+        )
+    # pydantic names the branch, text or object, which is no part of the caller's path
     path = [str(part) for part in problem["loc"] if part not in ("str", "ContextIn")]
     param = ".".join([at, *path] if at else path) or None
-    reason = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        reason = "no such field; remove it or check its spelling"
+    reason = _REASONS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     return param, reason[:1].lower() + reason[1:]

@@ -19,19 +19,20 @@ from typing import Any
 import orjson
 
 from compressor import Kept, Ranker, Ranking
+from compressor.fusion import Fusion, shipped_fusion
 from compressor.payload import BadPayload, Payload, parse_chat
 from compressor.ranking import whole
 from compressor.tokens import count_each, count_tokens, encoding_for_model
 from retrieval import CachedEncoder, Passage, SentenceTransformerEncoder
 from routing.attempts import RetryPolicy
 from routing.catalog import Catalog
-from routing.errors import RoutingError
+from routing.errors import RoutingError, UnknownModel
 from routing.forwarding import Router, Timeouts
 from routing.offers import Offer, Usage, price
 from routing.planner import Candidate, Needs, Plan, plan
 from routing.receipt import Receipt, opened, settled
 from routing.replies import Reply
-from trimtab.errors import BadRequest, TrimtabError
+from trimtab.errors import BadRequest, BadSettings, TrimtabError
 from trimtab.options import CompressIn, Options, checked, read_options, sources_of
 from trimtab.settings import Settings
 
@@ -96,9 +97,9 @@ class Trimtab:
             config = replace(config or Settings(), **{name: getattr(given, name) for name in settings})
         self.settings = config or Settings()
         self.catalog = Catalog(self.settings.providers)
-        encoder = SentenceTransformerEncoder(self.settings.encoder)
-        self.encoder = CachedEncoder(encoder, self.settings.cache_dir / "vectors", self.settings.cache_size_bytes)
-        self._ranker = Ranker(self.encoder, self.settings.marker)
+        self._model = SentenceTransformerEncoder(self.settings.encoder)
+        self.encoder = CachedEncoder(self._model, self.settings.cache_dir / "vectors", self.settings.cache_size_bytes)
+        self.ranker = Ranker(self.encoder, self.settings.marker, _fusion(self.settings.ranker))
 
     def compress(
         self,
@@ -126,7 +127,7 @@ class Trimtab:
         if not asked.query.strip():
             raise BadRequest("query", "must say what the contexts are needed for, and is blank")
         encoding = encoding_for_model(asked.model or "")
-        ranking = self._ranker.rank(asked.query, sources_of(asked.contexts), encoding)
+        ranking = self.ranker.rank(asked.query, sources_of(asked.contexts), encoding)
         trimmed = ranking.cut(self._target(ranking, asked.ratio, asked.budget_tokens, asked.min_coverage))
         return Compressed(
             trimmed.contexts,
@@ -148,7 +149,7 @@ class Trimtab:
 
     def warm_up(self) -> None:
         """Load the encoder and the tokenizer, so that the first request does not wait for them."""
-        self.encoder.encode([Passage("warm up", ((0, 7),))])
+        self._model.encode([Passage("warm up", ((0, 7),))])  # past the cache, which would have it from the last start
         count_tokens("warm up")
 
     def plan(self, body: Mapping[str, Any]) -> Plan:
@@ -180,6 +181,8 @@ class Trimtab:
         timeouts = Timeouts(
             connect_ms=settings.connect_timeout_ms,
             first_byte_ms=settings.first_byte_timeout_ms,
+            idle_ms=settings.idle_timeout_ms,
+            answer_ms=settings.answer_timeout_ms,
             total_ms=settings.total_timeout_ms,
         )
         providers = {provider.name: provider for provider in self.catalog.providers}
@@ -188,10 +191,11 @@ class Trimtab:
     async def forward(
         self, prepared: Prepared, router: Router, *, stream: bool, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """Send a prepared request. Raises TimeoutError if `max_latency_ms` passes before the first byte (whole, if not
-        streaming)."""
+        """Send a prepared request. Raises TimeoutError if `max_latency_ms`, preparing included, passes before the first
+        byte (whole, if not streaming)."""
         limit_ms = prepared.max_latency_ms
-        async with asyncio.timeout(None if limit_ms is None else limit_ms / 1000):
+        spent_ms = sum(ms for _, ms in prepared.receipt.stage_ms)
+        async with asyncio.timeout(None if limit_ms is None else (limit_ms - spent_ms) / 1000):
             return await router.forward(prepared.body, prepared.offers, stream, headers)
 
     def settle(self, prepared: Prepared, reply: Reply) -> Receipt:
@@ -232,15 +236,24 @@ class Trimtab:
         payload = parse_chat(body, contexts, options.query)
         if contexts and not payload.query.strip():
             raise BadRequest("trimtab.query", "is missing, and no user message says what the contexts are needed for")
-        offers = self.catalog.offers([model, *options.candidates], datetime.now(UTC))
-        return _Request(body, model, options, payload, offers)
+        return _Request(body, model, options, payload, self._offers(model, options.candidates))
+
+    def _offers(self, model: str, candidates: Sequence[str]) -> tuple[Offer, ...]:
+        now = datetime.now(UTC)
+        offers = dict.fromkeys(self.catalog.offers([model], now))
+        for number, candidate in enumerate(candidates):
+            try:
+                offers |= dict.fromkeys(self.catalog.offers([candidate], now))
+            except UnknownModel as error:
+                raise BadRequest(f"trimtab.candidates.{number}", str(error), "model_not_found", status=404) from None
+        return tuple(offers)
 
     def _trimmed(self, request: _Request) -> Prepared:
         began = time.perf_counter()
         payload, options = request.payload, request.options
         encoding = encoding_for_model(request.model)
         sources = payload.sources if payload.query.strip() else ()
-        ranking = self._ranker.rank(payload.query, sources, encoding)
+        ranking = self.ranker.rank(payload.query, sources, encoding)
         ranked = time.perf_counter()
         needs = self._needs(request, ranking, encoding)
         chosen = plan(ranking, needs, request.offers)
@@ -311,6 +324,15 @@ class _Request:
     options: Options
     payload: Payload
     offers: tuple[Offer, ...]
+
+
+def _fusion(file: str | None) -> Fusion:
+    if file is None:
+        return shipped_fusion()
+    try:
+        return Fusion.load(Path(file))
+    except (OSError, ValueError, KeyError) as error:
+        raise BadSettings(f"ranker: {error}") from None
 
 
 def _cap(full_tokens: int, ratio: float | None, budget_tokens: int | None) -> int | None:

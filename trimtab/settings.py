@@ -18,6 +18,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from compressor.ranking import DEFAULT_MARKER
@@ -38,19 +39,23 @@ class Settings:
     """All that can be set. The defaults work with no configuration, no key and no network.
 
     `encoder`: a sentence-transformers model by name or path; None for the packaged all-MiniLM-L6-v2.
+    `ranker`: a file that `trimtab train-ranker` wrote; None for the shipped weights.
     `min_coverage`: the expected evidence to keep where a request asks for no budget. `marker` shows where something was
-    left out. `max_body_bytes` is Anthropic's own limit for a request.
+    left out. `max_body_bytes` is Anthropic's own limit for a request. The timeouts are those of `routing`'s `Timeouts`.
     """
 
     providers: tuple[Provider, ...] = ()
     cache_dir: Path = field(default_factory=default_cache_dir)
     cache_size_bytes: int = DEFAULT_SIZE_LIMIT_BYTES
     encoder: str | None = None
+    ranker: str | None = None
     min_coverage: float = 0.95
     marker: str = DEFAULT_MARKER
     max_body_bytes: int = 32 * MIB
     connect_timeout_ms: float = 5_000.0
     first_byte_timeout_ms: float = 120_000.0
+    answer_timeout_ms: float = 300_000.0
+    idle_timeout_ms: float = 60_000.0
     total_timeout_ms: float = 600_000.0
     max_attempts: int = 5
 
@@ -59,8 +64,14 @@ class Settings:
         _check(self.cache_size_bytes >= MIB, "cache_size_bytes", f"at least {MIB}")
         _check(self.max_body_bytes > 0, "max_body_bytes", "above 0")
         _check(self.max_attempts > 0, "max_attempts", "1 or more")
-        for name in ("connect_timeout_ms", "first_byte_timeout_ms", "total_timeout_ms"):
-            _check(getattr(self, name) > 0, name, "above 0")
+        for each in fields(self):
+            if each.name.endswith("_timeout_ms"):
+                _check(getattr(self, each.name) > 0, each.name, "above 0")
+        names = [provider.name for provider in self.providers]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BadSettings(
+                f"providers: two are called {twice[0]!r}; give each a name of its own (`prices` may agree)"
+            )
 
     @staticmethod
     def load(file: str | Path) -> Settings:
@@ -118,9 +129,11 @@ def _provider(table: Any, number: int) -> Provider:
     models = table["models"]
     if not isinstance(models, (list, tuple)) or not all(isinstance(model, str) for model in models):
         raise BadSettings(f"providers[{number}]: models must be a list of names")
-    for name in ("name", "kind", "base_url"):
-        if not isinstance(table[name], str):
+    for name in ("name", "kind", "base_url", "api_key_env"):
+        if not isinstance(table.get(name, ""), str) and (name, table[name]) != ("api_key_env", None):
             raise BadSettings(f"providers[{number}]: {name} must be a text")
+    if not isinstance(table.get("prices"), (str, Mapping, NoneType)):
+        raise BadSettings(f"providers[{number}]: prices must be a genai-prices provider id or a table of prices")
     try:
         return Provider(**{"api_key_env": None, **table, "models": tuple(models)})
     except (ValueError, TypeError) as error:

@@ -1,0 +1,92 @@
+"""The suites by name: each takes the run's setting and hands back a section."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import evidence, gateway, latency, plan, reader
+from benchmarks.evidence import Results
+from benchmarks.evidence_report import evidence_section
+from benchmarks.peers import Peer
+from benchmarks.questions import Dataset
+from benchmarks.sections import Progress, Section
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a run was asked for. `folder` is scratch space, gone afterwards. `remote`: another reader than the local one."""
+
+    datasets: tuple[Dataset, ...]
+    peers: tuple[Peer, ...]
+    ratios: tuple[float, ...]
+    seed: int
+    quick: bool
+    folder: Path
+    progress: Progress
+    remote: reader.RemoteReader | None = None
+
+
+def run_evidence(setting: Setting) -> Section:
+    return evidence_section(_measured(setting), setting.seed)
+
+
+def run_reader(setting: Setting) -> Section:
+    count = reader.QUICK_QUESTIONS if setting.quick else reader.QUESTIONS
+    return reader.run(
+        setting.datasets[0], count, setting.seed, setting.folder, remote=setting.remote, progress=setting.progress
+    )
+
+
+def run_latency(setting: Setting) -> Section:
+    sizes = latency.QUICK_SIZES_TOKENS if setting.quick else latency.SIZES_TOKENS
+    return latency.run(setting.datasets, setting.peers, sizes, setting.seed, setting.folder, setting.progress)
+
+
+def run_plan(setting: Setting) -> Section:
+    return plan.run(setting.datasets[0], setting.seed, setting.folder, setting.progress)
+
+
+def run_gateway(setting: Setting) -> Section:
+    rounds = gateway.QUICK_ROUNDS if setting.quick else gateway.ROUNDS
+    return gateway.run(rounds, setting.folder, setting.progress)
+
+
+def run_router(setting: Setting) -> Section:
+    return _not_built(
+        "router", "a router that judges which model can answer does not exist yet, so there is nothing to score"
+    )
+
+
+def run_agent(setting: Setting) -> Section:
+    return _not_built(
+        "agent", "agent transcripts are not trimmed yet beyond single requests, so there is nothing to score"
+    )
+
+
+SUITES: Mapping[str, Callable[[Setting], Section]] = {
+    "evidence": run_evidence,
+    "reader": run_reader,
+    "latency": run_latency,
+    "plan": run_plan,
+    "gateway": run_gateway,
+    "router": run_router,
+    "agent": run_agent,
+}
+
+
+def _measured(setting: Setting) -> Results:
+    return evidence.measure(
+        setting.datasets,
+        setting.seed,
+        setting.folder,
+        peers=setting.peers,
+        ratios=setting.ratios,
+        progress=setting.progress,
+    )
+
+
+def _not_built(suite: str, why: str) -> Section:
+    record = {"record": "not built", "suite": suite, "reason": why}
+    return Section(suite, suite.capitalize(), notes=(f"Not built yet: {why}.",), records=(record,))

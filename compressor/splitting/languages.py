@@ -1,0 +1,142 @@
+"""Programming languages: only what a lexer needs to tell where a line really ends and how deep it stands."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_DOUBLE = r'"(?:[^"\\\n]|\\.)*+"?'
+_SINGLE = r"'(?:[^'\\\n]|\\.)*+'?"
+_CHARACTER = r"'(?:[^'\\\n]|\\[^\n]{1,8}?)'"  # "'a" alone is a lifetime, or a digit's separator
+_BRACKETS = r"[(\[{}\])]"
+_LINE_END = r"\\\n|\n"
+_HASH = r"\#[^\n]*+"
+_SLASHES = r"//[^\n]*+|/\*.*?(?:\*/|\Z)"
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """How one family of languages is read. `tokens` matches strings, comments, brackets and line ends, and nothing else.
+
+    `braces`: depth is counted in braces; else it is indentation. `comment` opens a line comment: what stands for an
+    omission. `clause`: what begins a line that goes on with the statement before (else, catch, a closing bracket).
+    `attached`: a whole line that belongs to the statement under it (comment, decorator, annotation), of which those that
+    begin with one of `remarks` are only comments.
+    """
+
+    name: str
+    tags: frozenset[str]
+    tokens: re.Pattern[str]
+    braces: bool
+    comment: str
+    clause: re.Pattern[str]
+    attached: re.Pattern[str]
+    remarks: tuple[str, ...]
+
+
+def _language(
+    name: str, tags: str, tokens: tuple[str, ...], braces: bool, comment: str, clause: str, attached: str
+) -> Language:
+    remarks = ("//", "/*") if braces else (comment, "/*")
+    lexer, whole = re.compile("|".join(tokens), re.DOTALL), re.compile(attached, re.DOTALL)
+    return Language(name, frozenset(tags.split()), lexer, braces, comment, re.compile(clause), whole, remarks)
+
+
+_BRACE_CLAUSE = r"\}|\)|\]|(?:else|catch|finally)\b|while\s*\([^\n]*\)\s*;"
+_BRACE_ATTACHED = r"//[^\n]*|/\*.*\*/|@[\w.]+\s?(?:\([^;{}]*\))?|\#\[.*\]|\[[A-Z]\w*.*\]"
+
+PYTHON = _language(
+    "python",
+    "python py python3 pycon starlark bazel",
+    (
+        r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"""|\Z)',
+        r"'''(?:[^'\\]|\\.|'(?!''))*+(?:'''|\Z)",
+        _DOUBLE,
+        _SINGLE,
+        _HASH,
+        _BRACKETS,
+        _LINE_END,
+    ),
+    False,
+    "#",
+    r"(?:elif|else|except|finally)\b",
+    r"@.*|\#[^\n]*",
+)
+SCRIPT = _language(
+    "script",
+    "javascript js jsx typescript ts tsx php dart mjs vue svelte groovy",
+    (_SLASHES, _DOUBLE, _SINGLE, r"`(?:[^`\\]|\\.)*+`?", _BRACKETS, _LINE_END),
+    True,
+    "//",
+    _BRACE_CLAUSE,
+    _BRACE_ATTACHED,
+)
+BRACES = _language(
+    "braces",
+    "c cpp c++ h hpp cc cs csharp c# java kotlin kt go golang rust rs swift scala objc proto solidity zig css scss less hcl "
+    "terraform tf d v",
+    (
+        _SLASHES,
+        r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"""|\Z)',
+        r'\br(\#{1,3})".*?(?:"\1|\Z)',
+        _DOUBLE,
+        _CHARACTER,
+        r"`[^`]*+`?",
+        _BRACKETS,
+        _LINE_END,
+    ),
+    True,
+    "//",
+    _BRACE_CLAUSE,
+    _BRACE_ATTACHED,
+)
+ENDS = _language(
+    "ends",
+    "ruby rb bash sh shell zsh console fish yaml yml toml ini conf dockerfile makefile make perl r julia elixir ex crystal nim "
+    "powershell ps1 graphql text txt",
+    (_HASH, _DOUBLE, _SINGLE, _BRACKETS, _LINE_END),
+    False,
+    "#",
+    r"(?:end|fi|done|esac|else|elsif|elif|rescue|ensure|when|then|do|catch|finally)\b|[})\]]",
+    r"\#[^\n]*",
+)
+DASHES = _language(
+    "dashes",
+    "sql lua haskell hs ada vhdl plsql psql mysql sqlite elm",
+    (r"--[^\n]*+|/\*.*?(?:\*/|\Z)", _DOUBLE, _SINGLE, _BRACKETS, _LINE_END),
+    False,
+    "--",
+    r"(?:end|else|elseif|until|then)\b|[})\];]",
+    r"--[^\n]*|/\*.*\*/",
+)
+LANGUAGES = (PYTHON, SCRIPT, BRACES, ENDS, DASHES)
+
+_PYTHON_LINE = re.compile(
+    r"^\s*(?:def \w+\(.*|class \w+.*:|from [\w.]+ import .*|import [\w., ]+|elif .*:|except.*:|with .*:|async def .*|@\w[\w.]*.*"
+    r"|if .*:|for .* in .*:|try:|else:|while .*:|print\(.*|self\..*|return\b[^;]*)$",
+    re.MULTILINE,
+)
+_BRACE_LINE = re.compile(r"^.*(?:[{;]|\}[;,)]*)\s*$", re.MULTILINE)
+_SCRIPT_LINE = re.compile(r"^\s*(?:const |let |var |function\b|export |import .* from |<\?php|.*=>|\$\w)", re.MULTILINE)
+_END_LINE = re.compile(r"^\s*(?:end|fi|done|esac)\s*$", re.MULTILINE)
+_DASHES_LINE = re.compile(
+    r"^\s*(?:--\s|(?:SELECT|INSERT|CREATE|UPDATE|DELETE|ALTER|FROM|WHERE)\b|local \w+ =)", re.MULTILINE
+)
+_SAMPLE_CHARS = 8000
+
+
+def language_named(tag: str) -> Language | None:
+    """The row whose tags (as after a Markdown fence) hold `tag`; None where none does."""
+    return next((language for language in LANGUAGES if tag.lower() in language.tags), None)
+
+
+def language_of_code(code: str) -> Language:
+    """The row that a stretch of code looks like most."""
+    sample = code[:_SAMPLE_CHARS]
+    python, braces = len(_PYTHON_LINE.findall(sample)), len(_BRACE_LINE.findall(sample))
+    if braces > python and braces * 5 > sample.count("\n"):
+        return SCRIPT if len(_SCRIPT_LINE.findall(sample)) * 6 > braces else BRACES
+    ends, dashes = len(_END_LINE.findall(sample)), len(_DASHES_LINE.findall(sample))
+    if python and python >= max(ends, dashes):
+        return PYTHON
+    return DASHES if dashes > ends else ENDS

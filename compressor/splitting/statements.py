@@ -1,0 +1,121 @@
+"""Statements: lines of code that really end, found without parsing.
+
+A line end within a string, a comment or brackets is none. Depth is counted in braces where the language has them, else
+in columns of indentation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from compressor.splitting.languages import Language
+from compressor.splitting.pieces import stripped
+
+_TAB_COLUMNS = 8
+_OPENED_BY = {")": "(", "]": "[", "}": "{"}
+_GOES_ON = re.compile(r"[.?:&|+*/=<>,-]")
+
+
+class Statement(NamedTuple):
+    """A statement with the comments and decorators above it, `start:end`. `indent` is the white space before its own line,
+    `margin` that before `start`."""
+
+    start: int
+    end: int
+    depth: int
+    indent: str
+    margin: str
+    is_clause: bool
+    blank_before: bool
+    code: int  # where it starts itself
+
+
+class _LogicalLine(NamedTuple):
+    start: int
+    end: int
+    indent: str
+    depth: int
+    blank_before: bool
+
+
+def statements(text: str, start: int, end: int, language: Language) -> Iterator[Statement]:
+    """The statements of `text[start:end]`, in order: all of it but white space is in one of them."""
+    done: Statement | None = None
+    above: _LogicalLine | None = None  # the first of the comments and decorators whose statement is to come
+    above_end, binds = 0, False
+    for line in _logical_lines(text, start, end, language):
+        if above is not None and line.blank_before and not binds and (language.braces or line.depth == 0):
+            if done is not None:
+                yield done
+            done, above = _statement(text, above, above._replace(end=above_end), language), None
+        if language.attached.fullmatch(text, line.start, line.end):
+            above = above or line
+            above_end = line.end
+            binds = (binds and above is not line) or not text.startswith(language.remarks, line.start)
+            continue
+        if done is not None and above is None and language.braces and _continues(text, done, line):
+            done = done._replace(end=line.end)
+            continue
+        if done is not None:
+            yield done
+        done, above = _statement(text, above or line, line, language), None
+    if done is not None:
+        yield done
+    if above is not None:
+        last = _statement(text, above, above._replace(end=above_end), language)
+        yield last if language.braces else last._replace(depth=0, indent="")  # a comment cannot be all of a block
+
+
+def _statement(text: str, above: _LogicalLine, line: _LogicalLine, language: Language) -> Statement:
+    is_clause = language.clause.match(text, line.start, line.end) is not None
+    return Statement(
+        above.start, line.end, line.depth, line.indent, above.indent, is_clause, above.blank_before, line.start
+    )
+
+
+def _continues(text: str, done: Statement, line: _LogicalLine) -> bool:
+    """Whether a line of a language with braces goes on with the statement before: it is indented under it at the same
+    depth, opens its block on a line of its own, or begins with an operator."""
+    if line.depth != done.depth or done.is_clause or text[line.start] == "}":
+        return False
+    if len(line.indent.expandtabs(_TAB_COLUMNS)) > len(done.indent.expandtabs(_TAB_COLUMNS)):
+        return True
+    if text[done.end - 1] in ";{}":
+        return False
+    return text[line.start] == "{" or (_GOES_ON.match(text, line.start) is not None and not line.blank_before)
+
+
+def _logical_lines(text: str, start: int, end: int, language: Language) -> Iterator[_LogicalLine]:
+    stack: list[str] = []
+    braces = depth = 0
+    begin, blank = start, False
+    for token in language.tokens.finditer(text, start, end):
+        mark = token.group()
+        if mark in _OPENED_BY:
+            if stack and stack[-1] == _OPENED_BY[mark]:
+                stack.pop()
+                braces -= mark == "}"
+        elif mark in ("(", "[", "{"):
+            stack.append(mark)
+            braces += mark == "{"
+        elif mark == "\n" and not (stack and not (language.braces and stack[-1] == "{")):
+            line = _logical_line(text, begin, token.start(), depth, blank, language)
+            if line is not None:
+                yield line
+            blank = line is None
+            begin, depth = token.end(), braces
+    line = _logical_line(text, begin, end, depth, blank, language)
+    if line is not None:
+        yield line
+
+
+def _logical_line(text: str, begin: int, end: int, braces: int, blank: bool, language: Language) -> _LogicalLine | None:
+    s, e = stripped(text, begin, end)
+    if s == e:
+        return None
+    margin = text[text.rfind("\n", 0, s) + 1 : s]
+    indent = margin if margin.isspace() else ""
+    depth = max(0, braces - (text[s] == "}")) if language.braces else len(indent.expandtabs(_TAB_COLUMNS))
+    return _LogicalLine(s, e, indent, depth, blank)
