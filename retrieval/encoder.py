@@ -13,6 +13,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,7 +109,8 @@ class _LoadedModel:
         from sentence_transformers import SentenceTransformer
 
         self._torch = torch
-        model = SentenceTransformer(path, device="cpu")
+        with _no_progress_bar():
+            model = SentenceTransformer(path, device="cpu")
         modules = list(model.children())
         if len(modules) < 2 or not _pools_by_mean(modules[1]):
             raise UnsuitableModel(f"{path} does not pool by mean")
@@ -203,6 +205,20 @@ class _LoadedModel:
             for module in self._head:
                 features = module(features)
         return np.asarray(features["sentence_embedding"].numpy(), dtype=np.float32)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """transformers draws one on standard error while it loads weights; it is no business of a library to draw."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _batches(windows: list[_Window]) -> Iterator[list[_Window]]:

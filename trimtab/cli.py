@@ -60,7 +60,7 @@ def serve(
 
     with _told():
         served = create_app(_trimtab(config))
-    uvicorn.run(served, host=host, port=port, log_level="info", access_log=False)
+    uvicorn.run(served, host=host, port=port, log_level="info", access_log=False, timeout_graceful_shutdown=30)
 
 
 @app.command()

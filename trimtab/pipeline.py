@@ -173,7 +173,7 @@ class Trimtab:
                 return await self.acomplete(body, own)
         prepared = await asyncio.to_thread(self.prepare, body)
         reply = await self.forward(prepared, router, stream=False)
-        return Completion(reply.status, orjson.loads(reply.body or b"{}"), self.settle(prepared, reply))
+        return Completion(reply.status, _answer(reply), self.settle(prepared, reply))
 
     def router(self) -> Router:
         """The connections to the configured providers, for one event loop. To be closed: `async with trimtab.router()`."""
@@ -324,6 +324,18 @@ class _Request:
     options: Options
     payload: Payload
     offers: tuple[Offer, ...]
+
+
+def _answer(reply: Reply) -> Mapping[str, Any]:
+    """The provider's object. A success is one for certain; an error page that is none is wrapped in OpenAI's shape."""
+    try:
+        answer = orjson.loads(reply.body or b"")
+    except orjson.JSONDecodeError:
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    said = (reply.body or b"").decode(errors="replace")[:500]
+    return {"error": {"message": said, "type": "upstream_error", "param": None, "code": None}}
 
 
 def _fusion(file: str | None) -> Fusion:

@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 
+from compressor import Ranker
 from tests import loopback
 from tests.loopback import LoopbackProvider, Step, ok
 from tests.loopback_tongues import ANTHROPIC
@@ -271,3 +272,17 @@ def test_a_stream_that_has_begun_may_take_longer_than_max_latency(three: Three) 
     three.a.then(ok("word " * 30, gap_s=0.05))
     answer = ask(three, chat(stream=True, trimtab={"max_latency_ms": 250}))
     assert answer.content.endswith(b"data: [DONE]\n\n")
+
+
+def test_the_callers_time_runs_while_we_trim(three: Three, monkeypatch: pytest.MonkeyPatch) -> None:
+    rank = Ranker.rank
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(0.2)
+        return rank(*arguments)
+
+    monkeypatch.setattr(Ranker, "rank", slowly)
+    asked = len(three.a.requests)
+    answer = ask(three, chat(trimtab={"max_latency_ms": 150}))
+    assert answer.status_code == 504
+    assert len(three.a.requests) == asked
