@@ -22,7 +22,7 @@ from benchmarks.reader import RemoteReader
 from benchmarks.readme import NoMarkers, write_results
 from benchmarks.report import html_report
 from benchmarks.sections import Section
-from benchmarks.suites import SUITES, Setting
+from benchmarks.suites import ON_REQUEST, SUITES, Setting
 from benchmarks.terminal import progress_bars, show
 from trimtab.local_model import LocalModelMissing
 
@@ -33,7 +33,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
 @app.command()
 def bench(
-    suites: Annotated[list[str] | None, typer.Argument(help=f"Any of: {', '.join(SUITES)}. All, without one.")] = None,
+    suites: Annotated[list[str] | None, typer.Argument(help=f"Any of: {', '.join(SUITES)}. Without one, all but {', '.join(ON_REQUEST)}.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few questions, small sizes: a check that it runs.")] = False,
     data: Annotated[
         list[Path] | None, typer.Option(help="Your own questions (docs/benchmarks.md) instead of the built-in sets.")
@@ -52,7 +52,7 @@ def bench(
     """Measure token savings, evidence kept, answers kept, latency and dollars, beside named peers."""
     # into a file, the tables as wide as they are
     console, errors = Console(width=None if sys.stdout.isatty() else 180), Console(stderr=True)
-    chosen = list(suites or SUITES)
+    chosen = suites or [name for name in SUITES if name not in ON_REQUEST]
     for name in chosen:
         if name not in SUITES:
             raise typer.BadParameter(f"there is no suite {name!r}; there are {', '.join(SUITES)}")

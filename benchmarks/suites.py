@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import evidence, gateway, latency, plan, reader
+from benchmarks import evidence, gateway, latency, plan, ranking, reader
 from benchmarks.evidence import Results
 from benchmarks.evidence_report import evidence_section
 from benchmarks.peers import Peer
@@ -53,6 +53,10 @@ def run_gateway(setting: Setting) -> Section:
     return gateway.run(rounds, setting.folder, setting.progress)
 
 
+def run_ranking(setting: Setting) -> Section:
+    return ranking.run(setting.datasets, setting.folder, setting.progress)
+
+
 def run_router(setting: Setting) -> Section:
     return _not_built(
         "router", "a router that judges which model can answer does not exist yet, so there is nothing to score"
@@ -73,7 +77,11 @@ SUITES: Mapping[str, Callable[[Setting], Section]] = {
     "gateway": run_gateway,
     "router": run_router,
     "agent": run_agent,
+    "ranking": run_ranking,
 }
+
+ON_REQUEST = frozenset({"ranking"})
+"""Suites that run only when they are named: this one trains, and says most of several data sets of one's own."""
 
 
 def _measured(setting: Setting) -> Results:

@@ -62,12 +62,13 @@ def _question(row: dict[str, Any]) -> Labelled:
     spans = []
     for item in row["evidence"]:
         number = int(item["context"])
-        start, end = _found(item["text"], sources[number].text)
+        start, end = located(item["text"], sources[number].text)
         spans.append((number, start, end))
     return Labelled(str(row.get("dataset", "")).partition("-")[0], row["query"], sources, tuple(spans))
 
 
-def _found(span: str, text: str) -> tuple[int, int]:
+def located(span: str, text: str) -> tuple[int, int]:
+    """Where `span` stands in `text`, white space apart. Raises ValueError if it does not."""
     start = text.find(span)
     if start >= 0:
         return start, start + len(span)

@@ -38,10 +38,8 @@ class Ranker:
         segments = segmented(sources, encoding)
         if not segments:
             return Ranking(sources, segments, np.zeros(0), np.zeros(0), self.marker, encoding)
-        known = self.evidence(query, sources, segments)
-        log_odds = self.fusion.log_odds(known.matrix)
-        scores = standardised(log_odds) + PRIOR_WEIGHT * known.prior
-        return Ranking(sources, segments, scores, _expected_shares(log_odds), self.marker, encoding)
+        scores, shares = fused(self.evidence(query, sources, segments), self.fusion)
+        return Ranking(sources, segments, scores, shares, self.marker, encoding)
 
     def evidence(self, query: str, sources: Sequence[Source], segments: Sequence[Segment]) -> Evidence:
         """The features of `segments` (at least one), with every vector that they need."""
@@ -59,7 +57,8 @@ class Ranker:
         return evidence(query, sources, segments, question, np.concatenate([v[:-1] for v in encoded]), whole)
 
 
-def _expected_shares(log_odds: Scores) -> Scores:
-    """The share of the evidence that each segment is expected to hold: its chance, of all the chances' sum."""
+def fused(known: Evidence, fusion: Fusion) -> tuple[Scores, Scores]:
+    """Each segment's score, and the share of the evidence that it is expected to hold: its chance, of the chances' sum."""
+    log_odds = fusion.log_odds(known.matrix)
     chances = 1 / (1 + np.exp(-log_odds))
-    return np.asarray(chances / chances.sum())
+    return standardised(log_odds) + PRIOR_WEIGHT * known.prior, np.asarray(chances / chances.sum())

@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 
 from compressor.splitting.chats import claims_chat, split_chat
-from compressor.splitting.code import claims_code, split_code
+from compressor.splitting.code import split_code
 from compressor.splitting.diffs import claims_diff, split_diff
 from compressor.splitting.fences import claims_fence, split_fence
 from compressor.splitting.html import claims_html, split_html
 from compressor.splitting.json import claims_json, split_json
+from compressor.splitting.listings import claims_code
 from compressor.splitting.logs import claims_log, split_log
 from compressor.splitting.pieces import MAX_PIECE_CHARS, Kind, Piece, page_of, shifted
 from compressor.splitting.prose import claims_prose, split_prose

@@ -7,7 +7,6 @@ languages with braces keep their brackets in balance.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -70,15 +69,21 @@ class _Splitter:
         while first < after:
             parts: list[_Part] = []
             head = first
-            while first < after and (
-                first == head or (found[first].is_clause and found[first].depth == found[head].depth)
-            ):
+            while first < after and (first == head or self._goes_on(head, first)):
                 end = first + 1
                 while end < after and found[end].depth > found[head].depth:
                     end += 1
                 parts.append(_Part(first, end))
                 first = end
             yield parts
+
+    def _goes_on(self, head: int, number: int) -> bool:
+        """Whether statement `number` is a clause of the item that begins with `head`; with braces, so is what is indented
+        under it at the same depth."""
+        begun, statement = self._found[head], self._found[number]
+        if statement.depth != begun.depth:
+            return False
+        return statement.is_clause or (self._language.braces and statement.column > begun.column)
 
     def _is_whole(self, parts: Sequence[_Part], depth: int) -> bool:
         """Whether an item is kept or dropped as one."""
@@ -158,115 +163,3 @@ class _Splitter:
         if before.after == before.head + 1:
             return f"\n{margin}"
         return f"\n{self._found[before.head + 1].indent}...\n{margin}"
-
-
-# --- code that stands in a text without a fence --------------------------------------------------------------------------
-
-_CODE_LINE = re.compile(
-    r"""(?:
-        (?:def|class|if|for|while|elif|else|try|except|finally|with|async|match|case|switch|do|loop|unless)\b[^.!?]*:$
-      | (?:import|package|use|using|from|include|require|module|namespace)\s[\w.*{}:/"'<>@-]+(?:\s(?:import|as|from)\b.*|;)?$
-      | (?:return|raise|throw|yield|assert|await)\b(?:\s[\w.(\[{"'-][^.!?]*)?$ | (?:pass|break|continue|end|fi|done)$
-      | (?:const|let|var|local|val|auto|final|static)\s[\w\[{].*=
-      | [\w.$\[\]"'*&>-]+(?::\s?[\w\[\], .|]+)?\s?[-+*/|&%]?:?=(?!=)\s?\S
-      | [\w.:<>*&\[\]]+(?:\s[\w.:<>*&\[\],]+){0,2};$
-      | [\w.:$]+[(\[].*[)\],({]$ | [})\]]+[;,]?$ | [})\]]
-      | \#include\b | \#!/ | //|/\*|\*/ | @\w[\w.]*(?:\(.*\))?$ | \"\"\" | ''' | <\?php
-    )""",
-    re.VERBOSE,
-)
-_CODE_ENDS = ("{", "}", "};", "},", "})", "});", "=>", "->", "\\", " then", " do")
-_CODE_WITHIN = (
-    "(",
-    "=",
-    "->",
-    "::",
-    "++",
-    "--",
-)  # a line that ends in a semicolon and has none of these may be a clause of law
-_MAX_LINE_CHARS = 300
-_ALSO_TELLING = ("#include", "#!", "*/")
-_NEUTRAL_LINE = re.compile(r"\#|\*|--")
-_STRONG_LINE = re.compile(
-    r"""(?:
-        (?:async\s)?def\s\w+\( | class\s\w+.*[:{(,]$ | (?:import|from)\s[\w.]+(?:\simport\s.*|\sas\s\w+|,[\w., ]+)?;?$ | \#include\b | \#!/
-      | (?:export\s|default\s|async\s)*function\b.*\( | (?:public|private|protected|internal|static|abstract|sealed)\s.*[({;]$
-      | (?:const|let|var)\s[\w{\[].*= | (?:pub\s(?:\(\w+\)\s)?)?(?:fn|struct|enum|impl|trait|mod|use)\s.*[{;(,]$ | func\s.*\{$
-      | package\s[\w.]+;?$ | using\s[\w.]+;$ | namespace\s[\w:.]+ | <\?php | @\w[\w.]*(?:\(.*\))?$ | template\s?<
-      | [\w:<>*&\s]+\s\**\w+\([^()]*\)\s?\{$ | (?:typedef|struct|enum|union|interface)\s.*[{;]$ | if\s__name__
-    )""",
-    re.VERBOSE,
-)
-_ASIDE = re.compile(
-    r'''"""(?:[^"\\]|\\.|"(?!""))*+(?:"""|\Z)|\'{3}(?:[^'\\]|\\.|'(?!\'\'))*+(?:\'{3}|\Z)|/\*.*?(?:\*/|\Z)''', re.DOTALL
-)
-_MARGIN_LINE = re.compile(r"^(\S[^\n]{0,300}?)\s*$", re.MULTILINE)
-_ANY_LINE = re.compile(r"^[^\S\n]*+(\S[^\n]{0,300}?)\s*$", re.MULTILINE)
-_MIN_SHARE = 0.75
-_FIRST_LINES = 300  # among which code shows itself
-_TRIAL_LINES = 16
-_MIN_LINES = 3
-
-
-def claims_code(page: Page, i: int) -> int:
-    """A whole text of code; else paragraphs of which most lines read as code, the first of them beyond doubt."""
-    if i == 0 and _is_all_code(page):
-        return len(page.lines)
-    if not _is_code(page[i]):
-        return i
-    lines = [page[k] for k in range(i, min(i + _TRIAL_LINES, len(page.lines)))]
-    strong = any(_STRONG_LINE.match(line) for line in lines if len(line) <= _MAX_LINE_CHARS)
-    if len(lines) < _MIN_LINES or _share(lines) < (0.6 if strong else 0.8) or (not strong and lines[0][0].isupper()):
-        return i
-    after, open_marks = i, 0
-    while after < len(page.lines):
-        end = _after_paragraph(page, after)
-        paragraph = page.text[page.lines[after].start : page.lines[end - 1].end]
-        if after > i and not open_marks and not _goes_on(page, after, end):
-            break
-        marks = paragraph.count('"""') + paragraph.count("'''")
-        open_marks = (open_marks + marks) % 2
-        after = end
-    return after
-
-
-def _is_all_code(page: Page) -> bool:
-    """Whether nearly all lines at the margin read as code, strings and comments left out, and some do beyond doubt."""
-    if not any(_STRONG_LINE.match(page[k]) for k in range(min(_FIRST_LINES, len(page.lines)))):
-        return False
-    bare = _ASIDE.sub("", page.text)
-    at_margin = _MARGIN_LINE.findall(bare)
-    strong = sum(_STRONG_LINE.match(line) is not None for line in _ANY_LINE.findall(bare))
-    if not strong or len(at_margin) < 2:
-        return False
-    return _share(at_margin) >= _MIN_SHARE and not any(line.startswith(("```", "~~~")) for line in at_margin)
-
-
-def _after_paragraph(page: Page, i: int) -> int:
-    i += 1
-    while i < len(page.lines) and not page.blank_before(i):
-        i += 1
-    return i
-
-
-def _goes_on(page: Page, first: int, after: int) -> bool:
-    if page[first].startswith(("```", "~~~")):
-        return False
-    lines = [page[k] for k in range(first, min(after, first + _TRIAL_LINES))]
-    return _share(lines) >= 0.5 or (page.lines[first].start > page.lines[first].margin and _share(lines) > 0)
-
-
-def _share(lines: Sequence[str]) -> float:
-    """Of the lines that say anything, those that read as code. A comment in one language is a heading in another."""
-    telling = [line for line in lines if not _NEUTRAL_LINE.match(line) or line.startswith(_ALSO_TELLING)]
-    if not telling:
-        return 0.0
-    return sum(_is_code(line) for line in telling) / len(telling)
-
-
-def _is_code(line: str) -> bool:
-    if len(line) > _MAX_LINE_CHARS:
-        return False
-    if line.endswith(_CODE_ENDS) or (line[-1] == ";" and any(mark in line for mark in _CODE_WITHIN)):
-        return True
-    return _CODE_LINE.match(line) is not None or _STRONG_LINE.match(line) is not None

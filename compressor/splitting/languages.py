@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+_TRIPLE_DOUBLE = r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"""|\Z)'
+_TRIPLE_SINGLE = r"'''(?:[^'\\]|\\.|'(?!''))*+(?:'''|\Z)"
 _DOUBLE = r'"(?:[^"\\\n]|\\.)*+"?'
 _SINGLE = r"'(?:[^'\\\n]|\\.)*+'?"
 _CHARACTER = r"'(?:[^'\\\n]|\\[^\n]{1,8}?)'"  # "'a" alone is a lifetime, or a digit's separator
@@ -42,15 +44,17 @@ def _language(
     return Language(name, frozenset(tags.split()), lexer, braces, comment, re.compile(clause), whole, remarks)
 
 
-_BRACE_CLAUSE = r"\}|\)|\]|(?:else|catch|finally)\b|while\s*\([^\n]*\)\s*;"
+_REGEX = r"(?:(?<=[(,=:\[!&|?{};])|(?<=return))[ \t]*/(?![/*])(?:[^/\\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*+\])++/"
+_OPERATOR = r"[.?:,=<>%|&]|\+(?!\+)|-(?!-)|/(?![/*])"  # a line that begins with one goes on with the line before
+_BRACE_CLAUSE = _OPERATOR + r"|\}|\)|\]|(?:else|catch|finally)\b|while\s*\([^\n]*\)\s*;"
 _BRACE_ATTACHED = r"//[^\n]*|/\*.*\*/|@[\w.]+\s?(?:\([^;{}]*\))?|\#\[.*\]|\[[A-Z]\w*.*\]"
 
 PYTHON = _language(
     "python",
     "python py python3 pycon starlark bazel",
     (
-        r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"""|\Z)',
-        r"'''(?:[^'\\]|\\.|'(?!''))*+(?:'''|\Z)",
+        _TRIPLE_DOUBLE,
+        _TRIPLE_SINGLE,
         _DOUBLE,
         _SINGLE,
         _HASH,
@@ -65,7 +69,7 @@ PYTHON = _language(
 SCRIPT = _language(
     "script",
     "javascript js jsx typescript ts tsx php dart mjs vue svelte groovy",
-    (_SLASHES, _DOUBLE, _SINGLE, r"`(?:[^`\\]|\\.)*+`?", _BRACKETS, _LINE_END),
+    (_SLASHES, _DOUBLE, _SINGLE, r"`(?:[^`\\]|\\.)*+`?", _REGEX, _BRACKETS, _LINE_END),
     True,
     "//",
     _BRACE_CLAUSE,
@@ -77,7 +81,7 @@ BRACES = _language(
     "terraform tf d v",
     (
         _SLASHES,
-        r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"""|\Z)',
+        _TRIPLE_DOUBLE,
         r'\br(\#{1,3})".*?(?:"\1|\Z)',
         _DOUBLE,
         _CHARACTER,
@@ -94,7 +98,7 @@ ENDS = _language(
     "ends",
     "ruby rb bash sh shell zsh console fish yaml yml toml ini conf dockerfile makefile make perl r julia elixir ex crystal nim "
     "powershell ps1 graphql text txt",
-    (_HASH, _DOUBLE, _SINGLE, _BRACKETS, _LINE_END),
+    (_TRIPLE_DOUBLE, _TRIPLE_SINGLE, _HASH, _DOUBLE, _SINGLE, _BRACKETS, _LINE_END),
     False,
     "#",
     r"(?:end|fi|done|esac|else|elsif|elif|rescue|ensure|when|then|do|catch|finally)\b|[})\]]",
@@ -113,15 +117,22 @@ LANGUAGES = (PYTHON, SCRIPT, BRACES, ENDS, DASHES)
 
 _PYTHON_LINE = re.compile(
     r"^\s*(?:def \w+\(.*|class \w+.*:|from [\w.]+ import .*|import [\w., ]+|elif .*:|except.*:|with .*:|async def .*|@\w[\w.]*.*"
-    r"|if .*:|for .* in .*:|try:|else:|while .*:|print\(.*|self\..*|return\b[^;]*)$",
+    r"|if .*:|for .* in .*:|try:|else:|while .*:|print\(.*|self\..*)$",
     re.MULTILINE,
 )
-_BRACE_LINE = re.compile(r"^.*(?:[{;]|\}[;,)]*)\s*$", re.MULTILINE)
-_SCRIPT_LINE = re.compile(r"^\s*(?:const |let |var |function\b|export |import .* from |<\?php|.*=>|\$\w)", re.MULTILINE)
+_BRACE_LINE = re.compile(r"^.*(?:;|[\w)>\]\"]\s?\{|=>\s?\{)\s*$|^\s*\{\s*$", re.MULTILINE)
+_SCRIPT_LINE = re.compile(
+    r"^\s*(?:const |let |var |function\b|export |import .* from |<\?php|.*=>\s|\$\w|module\.exports)", re.MULTILINE
+)
 _END_LINE = re.compile(r"^\s*(?:end|fi|done|esac)\s*$", re.MULTILINE)
 _DASHES_LINE = re.compile(
     r"^\s*(?:--\s|(?:SELECT|INSERT|CREATE|UPDATE|DELETE|ALTER|FROM|WHERE)\b|local \w+ =)", re.MULTILINE
 )
+_HASH_REMARK = re.compile(r"^\s*#\s", re.MULTILINE)
+_ASIDE = re.compile(
+    rf"""[rRbBuUfF]{{0,2}}(?:{_TRIPLE_DOUBLE}|{_TRIPLE_SINGLE})|(?<![*\w"'])/\*.*?(?:\*/|\Z)""", re.DOTALL
+)
+_READ_CHARS = 60_000
 _SAMPLE_CHARS = 8000
 
 
@@ -132,11 +143,18 @@ def language_named(tag: str) -> Language | None:
 
 def language_of_code(code: str) -> Language:
     """The row that a stretch of code looks like most."""
-    sample = code[:_SAMPLE_CHARS]
-    python, braces = len(_PYTHON_LINE.findall(sample)), len(_BRACE_LINE.findall(sample))
-    if braces > python and braces * 5 > sample.count("\n"):
-        return SCRIPT if len(_SCRIPT_LINE.findall(sample)) * 6 > braces else BRACES
-    ends, dashes = len(_END_LINE.findall(sample)), len(_DASHES_LINE.findall(sample))
+    sample = without_asides(code[:_READ_CHARS])[:_SAMPLE_CHARS]
+    python, ends, dashes, braces, script = (
+        len(lines.findall(sample)) for lines in (_PYTHON_LINE, _END_LINE, _DASHES_LINE, _BRACE_LINE, _SCRIPT_LINE)
+    )
+    remarks = len(_HASH_REMARK.findall(sample))  # no language with braces has them
+    if max(braces, script) > max(2 * python, ends, dashes, remarks):
+        return SCRIPT if script * 6 > braces else BRACES
     if python and python >= max(ends, dashes):
         return PYTHON
     return DASHES if dashes > ends else ENDS
+
+
+def without_asides(code: str) -> str:
+    """The code without strings and comments that may run over lines: they hold prose, or code of another language."""
+    return _ASIDE.sub("", code)

@@ -16,6 +16,7 @@ from compressor.splitting.pieces import stripped
 _TAB_COLUMNS = 8
 _OPENED_BY = {")": "(", "]": "[", "}": "{"}
 _GOES_ON = re.compile(r"[.?:&|+*/=<>,-]")
+_UNFINISHED = re.compile(r"(?:[*%&|=?([!^~]|(?<!\+)\+|(?<!-)-|=>|\b(?:else|return|in|of|new|await))$")
 
 
 class Statement(NamedTuple):
@@ -30,6 +31,10 @@ class Statement(NamedTuple):
     is_clause: bool
     blank_before: bool
     code: int  # where it starts itself
+
+    @property
+    def column(self) -> int:
+        return _column(self.indent)
 
 
 class _LogicalLine(NamedTuple):
@@ -49,14 +54,14 @@ def statements(text: str, start: int, end: int, language: Language) -> Iterator[
         if above is not None and line.blank_before and not binds and (language.braces or line.depth == 0):
             if done is not None:
                 yield done
-            done, above = _statement(text, above, above._replace(end=above_end), language), None
+            done, above = _remarks(text, above, above_end, language), None
         if language.attached.fullmatch(text, line.start, line.end):
             above = above or line
             above_end = line.end
             binds = (binds and above is not line) or not text.startswith(language.remarks, line.start)
             continue
-        if done is not None and above is None and language.braces and _continues(text, done, line):
-            done = done._replace(end=line.end)
+        if done is not None and language.braces and _continues(text, done, line):
+            done, above = done._replace(end=line.end), None
             continue
         if done is not None:
             yield done
@@ -64,8 +69,13 @@ def statements(text: str, start: int, end: int, language: Language) -> Iterator[
     if done is not None:
         yield done
     if above is not None:
-        last = _statement(text, above, above._replace(end=above_end), language)
-        yield last if language.braces else last._replace(depth=0, indent="")  # a comment cannot be all of a block
+        yield _remarks(text, above, above_end, language)
+
+
+def _remarks(text: str, first: _LogicalLine, end: int, language: Language) -> Statement:
+    """Comments with no statement of their own. Where blocks are told by indentation, they are in none: they cannot fill it."""
+    statement = _statement(text, first, first._replace(end=end), language)
+    return statement if language.braces else statement._replace(depth=0, indent="")
 
 
 def _statement(text: str, above: _LogicalLine, line: _LogicalLine, language: Language) -> Statement:
@@ -80,11 +90,13 @@ def _continues(text: str, done: Statement, line: _LogicalLine) -> bool:
     depth, opens its block on a line of its own, or begins with an operator."""
     if line.depth != done.depth or done.is_clause or text[line.start] == "}":
         return False
-    if len(line.indent.expandtabs(_TAB_COLUMNS)) > len(done.indent.expandtabs(_TAB_COLUMNS)):
+    if _column(line.indent) > done.column:
         return True
     if text[done.end - 1] in ";{}":
         return False
-    return text[line.start] == "{" or (_GOES_ON.match(text, line.start) is not None and not line.blank_before)
+    if text[line.start] == "{" or (_GOES_ON.match(text, line.start) is not None and not line.blank_before):
+        return True
+    return _UNFINISHED.search(text, max(done.start, done.end - 8), done.end) is not None
 
 
 def _logical_lines(text: str, start: int, end: int, language: Language) -> Iterator[_LogicalLine]:
@@ -117,5 +129,9 @@ def _logical_line(text: str, begin: int, end: int, braces: int, blank: bool, lan
         return None
     margin = text[text.rfind("\n", 0, s) + 1 : s]
     indent = margin if margin.isspace() else ""
-    depth = max(0, braces - (text[s] == "}")) if language.braces else len(indent.expandtabs(_TAB_COLUMNS))
+    depth = max(0, braces - (text[s] == "}")) if language.braces else _column(indent)
     return _LogicalLine(s, e, indent, depth, blank)
+
+
+def _column(indent: str) -> int:
+    return len(indent.expandtabs(_TAB_COLUMNS))

@@ -22,12 +22,17 @@ _NUMBER = re.compile(r"[-+($€£¥]*\d")
 def claims_table(page: Page, i: int) -> int:
     """Rows with the same separator, one under the other: pipes, tabs, or a constant number of commas or semicolons."""
     line = page[i]
-    if "|" in line or _is_rule(line):
-        return _claims_rows(page, i, lambda row: "|" in row or _is_rule(row.strip()))
+    if _has_pipes(line) or _is_rule(line):
+        return _claims_rows(page, i, lambda row: _has_pipes(row) or _is_rule(row.strip()))
     if "\t" in _whole_line(page, i):
         return _claims_rows(page, i, lambda row: "\t" in row)
     comma = _cell_mark(line)
     return _claims_values(page, i, comma) if comma else i
+
+
+def _has_pipes(line: str) -> bool:
+    """Two pipes with space around them are an operator, not an empty cell."""
+    return "|" in line and "|" in line.replace(" || ", "")
 
 
 def _claims_rows(page: Page, i: int, is_row: Callable[[str], bool]) -> int:
