@@ -33,7 +33,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
 @app.command()
 def bench(
-    suites: Annotated[list[str] | None, typer.Argument(help=f"Any of: {', '.join(SUITES)}. Without one, all but {', '.join(ON_REQUEST)}.")] = None,
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(help=f"Any of: {', '.join(SUITES)}. Without one, all but {', '.join(ON_REQUEST)}."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few questions, small sizes: a check that it runs.")] = False,
     data: Annotated[
         list[Path] | None, typer.Option(help="Your own questions (docs/benchmarks.md) instead of the built-in sets.")

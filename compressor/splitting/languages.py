@@ -143,7 +143,8 @@ def language_named(tag: str) -> Language | None:
 
 def language_of_code(code: str) -> Language:
     """The row that a stretch of code looks like most."""
-    sample = without_asides(code[:_READ_CHARS])[:_SAMPLE_CHARS]
+    # strings and comments that run over lines hold prose, or code of another language
+    sample = _ASIDE.sub("", code[:_READ_CHARS])[:_SAMPLE_CHARS]
     python, ends, dashes, braces, script = (
         len(lines.findall(sample)) for lines in (_PYTHON_LINE, _END_LINE, _DASHES_LINE, _BRACE_LINE, _SCRIPT_LINE)
     )
@@ -153,8 +154,3 @@ def language_of_code(code: str) -> Language:
     if python and python >= max(ends, dashes):
         return PYTHON
     return DASHES if dashes > ends else ENDS
-
-
-def without_asides(code: str) -> str:
-    """The code without strings and comments that may run over lines: they hold prose, or code of another language."""
-    return _ASIDE.sub("", code)

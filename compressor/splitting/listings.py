@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from compressor.splitting.languages import without_asides
+from compressor.splitting.languages import language_of_code
 from compressor.splitting.pieces import Page
+from compressor.splitting.statements import logical_lines
 
 _CODE_LINE = re.compile(
     r"""(?:
@@ -15,6 +16,7 @@ _CODE_LINE = re.compile(
       | (?:import|package|use|using|from|include|require|module|namespace)\s[\w.*{}:/"'<>@-]+(?:\s(?:import|as|from)\b.*|;)?$
       | (?:return|raise|del|throw|yield|assert|await)\b(?:\s[\w.(\[{"'-][^.!?]*)?$ | (?:pass|break|continue|end|fi|done)$
       | (?:const|let|var|local|val|auto|final|static)\s[\w\[{].*=
+      | [\w.<>\[\]:*&]+(?:[ ][\w.<>\[\]:*&]+){1,3}\s?[-+*/|&%]?=(?!=)\s?\S     # int x = 1
       | [\w.$\[\]"'*&>-]+(?::\s?[\w\[\], .|]+)?\s?[-+*/|&%]?:?=(?!=)\s?\S
       | [\w.:<>*&\[\]]+(?:\s[\w.:<>*&\[\],]+){0,2};$
       | (?:static|extern|inline|const|unsigned|void|int|char|double|float|bool|struct|enum|size_t|u?int\d+_t)\b
@@ -43,12 +45,11 @@ _STRONG_LINE = re.compile(
     )""",
     re.VERBOSE,
 )
-_MARGIN_LINE = re.compile(r"^(\S[^\n]{0,300}?)\s*$", re.MULTILINE)
-_ANY_LINE = re.compile(r"^[^\S\n]*+(\S[^\n]{0,300}?)\s*$", re.MULTILINE)
 _MIN_SHARE = 0.6
 _REMARK = re.compile(r"\s{1,20}(?:#|//).*")
 _OPENINGS = ('"""', "'''", 'r"""', "# ")
 _NAMED_OPENINGS = ("#!/", "<?php")  # what says itself that all of it is code
+_READ_CHARS = 60_000
 _FIRST_LINES = 300  # among which code shows itself
 _TRIAL_LINES = 16
 _MIN_LINES = 3
@@ -77,18 +78,22 @@ def claims_code(page: Page, i: int) -> int:
 
 
 def _is_all_code(page: Page) -> bool:
-    """Whether nearly all lines at the margin read as code, strings and comments left out, and some do beyond doubt."""
+    """Whether most statements at the margin read as code, and some lines do beyond doubt."""
     if page[0].startswith(_NAMED_OPENINGS):
         return True
-    opened = page[0].startswith(_OPENINGS)
-    if not opened and not any(_STRONG_LINE.match(page[k]) for k in range(min(_FIRST_LINES, len(page.lines)))):
+    strong = sum(_STRONG_LINE.match(page[k]) is not None for k in range(min(_FIRST_LINES, len(page.lines))))
+    strong += page[0].startswith(_OPENINGS)
+    if not strong:
         return False
-    bare = without_asides(page.text)
-    at_margin = _MARGIN_LINE.findall(bare)
-    strong = sum(_STRONG_LINE.match(line) is not None for line in _ANY_LINE.findall(bare))
-    if not at_margin or opened + strong + len(at_margin) < 3:
+    sample = page.text[:_READ_CHARS]
+    at_margin = [
+        sample[line.start : line.end].partition("\n")[0].rstrip()
+        for line in logical_lines(sample, 0, len(sample), language_of_code(sample))
+        if not line.indent
+    ]
+    if strong + len(at_margin) < 3 or any(line.startswith(("```", "~~~")) for line in at_margin):
         return False
-    return _share(at_margin) >= _MIN_SHARE and not any(line.startswith(("```", "~~~")) for line in at_margin)
+    return _share(at_margin) >= _MIN_SHARE
 
 
 def _after_paragraph(page: Page, i: int) -> int:

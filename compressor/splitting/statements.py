@@ -37,7 +37,9 @@ class Statement(NamedTuple):
         return _column(self.indent)
 
 
-class _LogicalLine(NamedTuple):
+class LogicalLine(NamedTuple):
+    """A line that really ends. `indent` is the white space before it."""
+
     start: int
     end: int
     indent: str
@@ -48,9 +50,9 @@ class _LogicalLine(NamedTuple):
 def statements(text: str, start: int, end: int, language: Language) -> Iterator[Statement]:
     """The statements of `text[start:end]`, in order: all of it but white space is in one of them."""
     done: Statement | None = None
-    above: _LogicalLine | None = None  # the first of the comments and decorators whose statement is to come
+    above: LogicalLine | None = None  # the first of the comments and decorators whose statement is to come
     above_end, binds = 0, False
-    for line in _logical_lines(text, start, end, language):
+    for line in logical_lines(text, start, end, language):
         if above is not None and line.blank_before and not binds and (language.braces or line.depth == 0):
             if done is not None:
                 yield done
@@ -72,20 +74,20 @@ def statements(text: str, start: int, end: int, language: Language) -> Iterator[
         yield _remarks(text, above, above_end, language)
 
 
-def _remarks(text: str, first: _LogicalLine, end: int, language: Language) -> Statement:
+def _remarks(text: str, first: LogicalLine, end: int, language: Language) -> Statement:
     """Comments with no statement of their own. Where blocks are told by indentation, they are in none: they cannot fill it."""
     statement = _statement(text, first, first._replace(end=end), language)
     return statement if language.braces else statement._replace(depth=0, indent="")
 
 
-def _statement(text: str, above: _LogicalLine, line: _LogicalLine, language: Language) -> Statement:
+def _statement(text: str, above: LogicalLine, line: LogicalLine, language: Language) -> Statement:
     is_clause = language.clause.match(text, line.start, line.end) is not None
     return Statement(
         above.start, line.end, line.depth, line.indent, above.indent, is_clause, above.blank_before, line.start
     )
 
 
-def _continues(text: str, done: Statement, line: _LogicalLine) -> bool:
+def _continues(text: str, done: Statement, line: LogicalLine) -> bool:
     """Whether a line of a language with braces goes on with the statement before: it is indented under it at the same
     depth, opens its block on a line of its own, or begins with an operator."""
     if line.depth != done.depth or done.is_clause or text[line.start] == "}":
@@ -99,7 +101,8 @@ def _continues(text: str, done: Statement, line: _LogicalLine) -> bool:
     return _UNFINISHED.search(text, max(done.start, done.end - 8), done.end) is not None
 
 
-def _logical_lines(text: str, start: int, end: int, language: Language) -> Iterator[_LogicalLine]:
+def logical_lines(text: str, start: int, end: int, language: Language) -> Iterator[LogicalLine]:
+    """The lines of `text[start:end]` that really end, blank ones left out."""
     stack: list[str] = []
     braces = depth = 0
     begin, blank = start, False
@@ -123,14 +126,14 @@ def _logical_lines(text: str, start: int, end: int, language: Language) -> Itera
         yield line
 
 
-def _logical_line(text: str, begin: int, end: int, braces: int, blank: bool, language: Language) -> _LogicalLine | None:
+def _logical_line(text: str, begin: int, end: int, braces: int, blank: bool, language: Language) -> LogicalLine | None:
     s, e = stripped(text, begin, end)
     if s == e:
         return None
     margin = text[text.rfind("\n", 0, s) + 1 : s]
     indent = margin if margin.isspace() else ""
     depth = max(0, braces - (text[s] == "}")) if language.braces else _column(indent)
-    return _LogicalLine(s, e, indent, depth, blank)
+    return LogicalLine(s, e, indent, depth, blank)
 
 
 def _column(indent: str) -> int:
