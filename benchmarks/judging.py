@@ -99,16 +99,19 @@ def _span_faults(original: str, sent: Sent, spans: Sequence[tuple[int, int]], ma
 
 
 def _is_gap(text: str, markers: Sequence[str]) -> bool:
-    for marker in markers:
+    return not _without(text, markers).strip()
+
+
+def _without(text: str, markers: Sequence[str]) -> str:
+    """Longest markers first: "# …" holds "…"."""
+    for marker in sorted(markers, key=len, reverse=True):
         text = text.replace(marker.strip(), " ")
-    return not text.strip()
+    return text
 
 
 def _word_fault(original: str, text: str, markers: Sequence[str]) -> str | None:
     """For a compressor that gives no offsets: its words and marks must be some of the original's, in their order."""
-    for marker in markers:
-        text = text.replace(marker.strip(), " ")
-    words = _WORD.findall(text)
+    words = _WORD.findall(_without(text, markers))
     rest = iter(_WORD.findall(original))
     if all(word in rest for word in words):
         return None

@@ -105,7 +105,7 @@ def run(dataset: Dataset, seed: int, folder: Path, progress: Progress) -> Sectio
         "LiteLLM's lowest cost (input + output rate), nothing cut": [
             _bought(each, _lowest_rates(_offers(each))) for each in REQUESTS
         ],
-        "trimtab's plan, nothing cut": [_planned(each, curve_of(each.context_tokens), 1.0) for each in REQUESTS],
+        "trimtab's plan, nothing cut": [_planned(each, _uncut(each.context_tokens), 1.0) for each in REQUESTS],
     }
     for coverage in COVERAGES:
         name = f"trimtab's plan, coverage {coverage:.2f} or more"
@@ -128,6 +128,11 @@ def _offers(asked: Asked) -> tuple[Offer, ...]:
 def _bought(asked: Asked, offer: Offer) -> _Bought:
     usage = Usage(asked.fixed_tokens + asked.context_tokens, asked.output_tokens)
     return _Bought(offer, usage.input_tokens, price(offer, usage), 1.0)
+
+
+def _uncut(full_tokens: int) -> MeasuredCurve:
+    """A curve on which only the whole context keeps everything, whatever the questions of this run were kind to."""
+    return MeasuredCurve(full_tokens, (0.0, 1.0), (0.0, 1.0))
 
 
 def _default(offers: Sequence[Offer]) -> Offer:

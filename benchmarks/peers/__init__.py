@@ -15,7 +15,7 @@ from benchmarks.peers.llama_index import LlamaIndexOptimizer
 from benchmarks.peers.llmlingua import no_longllmlingua, trained_llmlingua2
 from benchmarks.peers.peer import Arm, Cut, Peer, Sent, Skipped, Stateless
 from benchmarks.peers.reference import Chance, Head
-from benchmarks.peers.trimtab import TrimtabArm
+from benchmarks.peers.trimtab import TRIMTAB_MARKERS, TrimtabArm
 from benchmarks.peers.trimwise import Trimwise
 
 __all__ = ["PEERS", "Arm", "Cut", "Peer", "Sent", "Skipped", "Stateless"]
@@ -26,7 +26,7 @@ def _trimtab(seed: int, folder: Path) -> Arm:
 
 
 PEERS: tuple[Peer, ...] = (
-    Peer("trimtab", "this project, defaults", _trimtab, "trimtab", markers=("…", ","), remembers=True),
+    Peer("trimtab", "this project, defaults", _trimtab, "trimtab", markers=TRIMTAB_MARKERS, remembers=True),
     Peer("bm25-sentences", "sentences by BM25", lambda *_: Bm25Sentences()),
     Peer("cosine-passages", "whole passages by cosine", lambda *_: CosinePassages()),
     Peer("cosine-sentences", "single sentences by cosine", lambda *_: CosineSentences()),

@@ -11,6 +11,9 @@ from benchmarks.peers.peer import Cut, Sent
 from compressor import Source
 from trimtab import Trimtab
 
+# between JSON's members a comma, in code a comment, and the body of a Python clause that was left out
+TRIMTAB_MARKERS = ("…", ",", "# …", "// …", "-- …", "...")
+
 
 class TrimtabArm:
     """`Trimtab().compress(query, contexts, ratio=...)` with default settings and a cache folder of its own."""

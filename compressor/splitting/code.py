@@ -103,7 +103,7 @@ class _Splitter:
 
     def _handler(self, parts: Sequence[_Part]) -> _Part | None:
         """The first clause of a Python `try`, without which none of it parses."""
-        code = self._found[parts[0].head].code
+        code = self._found[parts[0].head].line.start
         is_try = self._language is PYTHON and len(parts) > 1 and self._text.startswith("try", code)
         return parts[1] if is_try else None
 

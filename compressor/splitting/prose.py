@@ -156,8 +156,12 @@ _UNBREAKABLE = re.compile(
     re.VERBOSE,
 )
 _SPACELESS_END = frozenset("。！？｡．…।॥።၊။」』”’）》〉】")
-_ABBREVIATED = re.compile(r"(?:^|[\s(])(?:[^\W\d_]{1,5}|(?:[^\W\d_]\.)+[^\W\d_])\.$")
+_ABBREVIATED = re.compile(r"(?:^|[\s(])(?:[^\W\d_]{1,4}|(?:[^\W\d_]\.)+[^\W\d_])\.$")
 _NUMBERED = re.compile(r"\(?(?:\d{1,3}|[a-zA-Z])[.)]\s+")
+# what is not the second half of a name such as "Media.Vision" where a space was lost
+_STARTS_SENTENCE = re.compile(
+    r"(?:The|This|That|These|It|Its|In|On|At|As|A|An|And|But|If|He|She|They|We|You|There|When|While|After|For|However)\s"
+)
 _TAIL_CHARS = 12
 
 
@@ -166,7 +170,12 @@ def sentence_spans(text: str, start: int, end: int, language: str = "en") -> Ite
     whole = [(m.start(), m.end()) for m in _UNBREAKABLE.finditer(text, start, end)]
     marker = _NUMBERED.match(text, start, end)
     least = marker.end() if marker else start  # "1." is no sentence
-    ends = [cut for cut in _sentence_ends(text, start, end, language) if cut > least and _may_end(text, cut, end)]
+    cased = not text[
+        least : least + 1
+    ].islower()  # else all may be in small letters, and none says that a sentence goes on
+    ends = [
+        cut for cut in _sentence_ends(text, start, end, language) if cut > least and _may_end(text, cut, end, cased)
+    ]
     begin = start
     for cut in [*_outside(ends, whole), end]:
         s, e = stripped(text, begin, cut)
@@ -188,16 +197,16 @@ def _sentence_ends(text: str, start: int, end: int, language: str) -> Iterator[i
         start = cuts[-2] if len(cuts) > 1 else stop
 
 
-def _may_end(text: str, cut: int, end: int) -> bool:
+def _may_end(text: str, cut: int, end: int, cased: bool) -> bool:
     """Whether a sentence may end at `cut`: not within a word, and not after what is likely an abbreviation."""
     if cut >= end:
         return False
     before, after = text[cut - 1], text[cut]
     if not (before.isspace() or after.isspace()):
-        return before in _SPACELESS_END
+        return before in _SPACELESS_END or (before == "." and _STARTS_SENTENCE.match(text, cut, end) is not None)
     tail = text[max(0, cut - _TAIL_CHARS) : cut].rstrip()
     following = after if not after.isspace() else text[cut : cut + _TAIL_CHARS].lstrip()[:1]
-    return not ((following.islower() or following.isdigit()) and _ABBREVIATED.search(tail))
+    return not (((cased and following.islower()) or following.isdigit()) and _ABBREVIATED.search(tail))
 
 
 def _outside(cuts: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[int]:

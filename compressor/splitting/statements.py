@@ -19,24 +19,6 @@ _GOES_ON = re.compile(r"[.?:&|+*/=<>,-]")
 _UNFINISHED = re.compile(r"(?:[*%&|=?([!^~]|(?<!\+)\+|(?<!-)-|=>|\b(?:else|return|in|of|new|await))$")
 
 
-class Statement(NamedTuple):
-    """A statement with the comments and decorators above it, `start:end`. `indent` is the white space before its own line,
-    `margin` that before `start`."""
-
-    start: int
-    end: int
-    depth: int
-    indent: str
-    margin: str
-    is_clause: bool
-    blank_before: bool
-    code: int  # where it starts itself
-
-    @property
-    def column(self) -> int:
-        return _column(self.indent)
-
-
 class LogicalLine(NamedTuple):
     """A line that really ends. `indent` is the white space before it."""
 
@@ -47,44 +29,72 @@ class LogicalLine(NamedTuple):
     blank_before: bool
 
 
+class Statement(NamedTuple):
+    """A statement from `start`, where the comments and decorators above it begin, to the end of its own `line`. `margin` is
+    the white space before `start`."""
+
+    start: int
+    line: LogicalLine
+    is_clause: bool
+    margin: str
+    blank_before: bool
+
+    @property
+    def end(self) -> int:
+        return self.line.end
+
+    @property
+    def depth(self) -> int:
+        return self.line.depth
+
+    @property
+    def indent(self) -> str:
+        return self.line.indent
+
+    @property
+    def column(self) -> int:
+        return _column(self.line.indent)
+
+
 def statements(text: str, start: int, end: int, language: Language) -> Iterator[Statement]:
     """The statements of `text[start:end]`, in order: all of it but white space is in one of them."""
     done: Statement | None = None
-    above: LogicalLine | None = None  # the first of the comments and decorators whose statement is to come
-    above_end, binds = 0, False
+    above: list[LogicalLine] = []  # comments and decorators whose statement is to come
     for line in logical_lines(text, start, end, language):
-        if above is not None and line.blank_before and not binds and (language.braces or line.depth == 0):
-            if done is not None:
-                yield done
-            done, above = _remarks(text, above, above_end, language), None
         if language.attached.fullmatch(text, line.start, line.end):
-            above = above or line
-            above_end = line.end
-            binds = (binds and above is not line) or not text.startswith(language.remarks, line.start)
+            above.append(line)
             continue
+        is_clause = language.clause.match(text, line.start, line.end) is not None
         if done is not None and language.braces and _continues(text, done, line):
-            done, above = done._replace(end=line.end), None
+            done, above = done._replace(line=done.line._replace(end=line.end)), []
             continue
         if done is not None:
             yield done
-        done, above = _statement(text, above or line, line, language), None
+        # where blocks are told by indentation, comments by themselves would fill one: they are parted outside of any
+        apart = _apart(text, above, line, language) if language.braces or (line.depth == 0 and not is_clause) else 0
+        if apart:
+            yield _remarks(above[:apart], language)
+        first = above[apart] if apart < len(above) else line
+        done, above = Statement(first.start, line, is_clause, first.indent, first.blank_before), []
     if done is not None:
         yield done
-    if above is not None:
-        yield _remarks(text, above, above_end, language)
+    if above:
+        yield _remarks(above, language)
 
 
-def _remarks(text: str, first: LogicalLine, end: int, language: Language) -> Statement:
-    """Comments with no statement of their own. Where blocks are told by indentation, they are in none: they cannot fill it."""
-    statement = _statement(text, first, first._replace(end=end), language)
-    return statement if language.braces else statement._replace(depth=0, indent="")
+def _apart(text: str, above: list[LogicalLine], line: LogicalLine, language: Language) -> int:
+    """How many of the comments above a statement a blank line parts from it; none if one of them is a decorator."""
+    if not all(text.startswith(language.remarks, remark.start) for remark in above):
+        return 0
+    following = [*above[1:], line]
+    return max((i + 1 for i in range(len(above)) if following[i].blank_before), default=0)
 
 
-def _statement(text: str, above: LogicalLine, line: LogicalLine, language: Language) -> Statement:
-    is_clause = language.clause.match(text, line.start, line.end) is not None
-    return Statement(
-        above.start, line.end, line.depth, line.indent, above.indent, is_clause, above.blank_before, line.start
-    )
+def _remarks(above: list[LogicalLine], language: Language) -> Statement:
+    """Comments with no statement of their own: where blocks are told by indentation, at the margin."""
+    line = above[0]._replace(end=above[-1].end)
+    own = line if language.braces else line._replace(depth=0, indent="")
+    return Statement(line.start, own, False, line.indent, line.blank_before)
 
 
 def _continues(text: str, done: Statement, line: LogicalLine) -> bool:

@@ -116,6 +116,12 @@ def test_two_runs_of_one_seed_agree_to_the_digit_but_for_times(tmp_path: Path) -
     assert [e.text for e in first.excerpts] == [e.text for e in second.excerpts]
 
 
+def test_our_own_cuts_of_every_kind_of_text_break_no_rule(tmp_path: Path) -> None:
+    ours = tuple(peer for peer in PEERS if peer.name == "trimtab")
+    results = measure((selfwritten().sample(60, 1),), 1, tmp_path, peers=ours, ratios=(0.25,))
+    assert [(o.question, o.judgement.violations) for o in results.outcomes if o.judgement.violations] == []
+
+
 def test_another_seed_draws_another_chance(tmp_path: Path) -> None:
     chance = tuple(peer for peer in PEERS if peer.name == "random")
     one, two = (measure((DATA,), seed, tmp_path, peers=chance, ratios=RATIOS) for seed in (1, 2))
