@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import inspect
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,9 @@ class _Engine:
         reader = GGUFReader(path)
         self.network = read_network(reader, fastest_dtype())
         self.context_tokens = int(self.network.config.max_position_embeddings)
+        # transformers 5.24 renamed the argument, and warns of the older name
+        takes = inspect.signature(self.network.forward).parameters
+        self._cache_argument = "cache" if "cache" in takes else "past_key_values"
         self.tokenizer, self.spelled, self.turn_ends = read_tokenizer(reader)
         template = reader.fields["tokenizer.chat_template"].contents()
         self._chat = PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, chat_template=template)
@@ -104,7 +108,8 @@ class _Engine:
         import torch
 
         with torch.inference_mode():
-            out = self.network(input_ids=torch.tensor([ids]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            read_so_far = {self._cache_argument: cache}
+            out = self.network(input_ids=torch.tensor([ids]), use_cache=True, logits_to_keep=1, **read_so_far)
             scores: torch.Tensor = out.logits[0, -1].float()
         return scores
 
