@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
@@ -28,6 +27,7 @@ from trimtab.errors import BadSettings, problem_of
 from trimtab.options import CompressIn, checked
 from trimtab.pipeline import Trimtab
 from trimtab.settings import Settings
+from trimtab.tables import plan_table
 
 app = typer.Typer(
     help="Trim a request's context, plan the cheapest way to get it answered, and forward it.",
@@ -164,30 +164,6 @@ def train_ranker(
         except (BadQuestion, OSError, ValueError) as error:
             _fail(str(error))
     err.print(f"{len(examples):,} questions -> {to}")
-
-
-def plan_table(chosen: Mapping[str, Any], runners_up: Sequence[Mapping[str, Any]], limit: int = 8) -> Table:
-    """The chosen candidate and the nearest runners-up of a /v1/plan answer: what each would cost, and why it lost.
-
-    The reason stands under the offer: in a column of its own it leaves no room for the figures in 80 columns.
-    """
-    table = Table(title="Plan", box=box.SIMPLE_HEAD)
-    table.add_column("offer", overflow="fold")
-    for name in ("context", "input", "cost", "coverage"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for each in (chosen, *runners_up[:limit]):
-        service = "" if each["processing"] == "sync" else f" ({each['processing']})"
-        table.add_row(
-            Text.assemble(f"{each['provider']}/{each['model']}{service}\n", (each.get("why", "chosen"), "dim")),
-            f"{each['budget_tokens']:,}",
-            f"{each['input_tokens']:,}",
-            f"${each['expected_cost_usd']}",
-            f"{each['coverage_estimate']:.2f}",
-            style=None if "why" in each else "bold",
-        )
-    if len(runners_up) > limit:
-        table.caption = f"and {len(runners_up) - limit} more; --json shows all"
-    return table
 
 
 def _price_row(offer: Offer, tier: int) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.cli import plan_table
 from trimtab.errors import BadRequest
 from trimtab.local_model import serve_local_model
 from trimtab.pipeline import Trimtab
 from trimtab.serving import served
+from trimtab.tables import plan_table
 
 LOCAL_PROVIDER = "local"
 HOSTED_BESIDE = ("gpt-6.1-sol", "claude-haiku-5-5")

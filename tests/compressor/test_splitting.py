@@ -124,6 +124,7 @@ ADVERSARIES = (
     "{", "[", "|", '"', "\n", " ", "a", "“", "(", "<", "`", "'", "#", "中", "{\n", "[\n", "[1,\n", '{"a":\n', "a|b\n\n", "|--|\n",
     "----\n", "a,b\n", "<div>\n", "<a '", "<!--\n", "```\n", "- a:\n", "def f():\n    a\n", "if x:\n  a\nelif y:\n",
     "class A {\n", "} else {\n a\n", '"""\n', "/*\n", "--- a\n", "ERROR: x\n\n", "Bob: a\n", "<tr>\n", "a. ", 'a "b. ', "x;\n",
+    "“a ", "elif x:\n  a\n",
 )  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def test_time_grows_with_length_and_no_faster(unit: str) -> None:
 ATOMS = (
     "https://example.com/a/b?c=d.e&f=1#g", "jane.doe+x@mail.example.org", "3.14159 km", "1,234,567.89", "$4.5 million",
     "12 kg", "v2.0.1-rc.3", "user_id", "getHTTPResponse()", "10.0.0.1", "2024-05-06", "U.S.", "Dr. Smith", "et al.", "e.g. this",
-    '"Stop. Go home! Now."', "“Wait. Really?”", "«Oui. Non.»", "`a.b. C()`", "No. 5", "C:\\dir\\file.txt", "a/b/c.py:12", "«x»",
+    '"Stop. Go home! Now."', "“Wait. Really?”", "«Oui. Non.»", "`first it ran. Then not`", "No. 5", "C:\\dir\\file.txt", "a/b/c.py:12", "«x»",
 )  # fmt: skip
 WORDS = (
     "the",

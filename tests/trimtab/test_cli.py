@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from tests.loopback import LoopbackProvider
 from tests.trimtab.asking import CONTEXTS, QUESTION, chat, provider, serving
-from trimtab.cli import app, plan_table
+from trimtab.cli import app
+from trimtab.tables import plan_table
 
 ROOT = Path(__file__).parents[2]
 TEXT = "An upload may be 5 GB. The office is in [bold]Graz[/bold]. Data is encrypted at rest."
