@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -225,4 +226,6 @@ def _fail(message: str) -> NoReturn:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def bench(context: typer.Context) -> None:
     """Run the benchmarks, which are in a checkout and not in the wheel: the arguments of `python -m benchmarks`."""
+    if importlib.util.find_spec("benchmarks") is None:
+        _fail("the benchmarks are not installed with the package: clone the repository and run `make bench` there")
     raise typer.Exit(subprocess.call([sys.executable, "-m", "benchmarks", *context.args]))  # noqa: S603 (ourselves)

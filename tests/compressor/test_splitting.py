@@ -145,7 +145,8 @@ def test_time_grows_with_length_and_no_faster(unit: str) -> None:
 ATOMS = (
     "https://example.com/a/b?c=d.e&f=1#g", "jane.doe+x@mail.example.org", "3.14159 km", "1,234,567.89", "$4.5 million",
     "12 kg", "v2.0.1-rc.3", "user_id", "getHTTPResponse()", "10.0.0.1", "2024-05-06", "U.S.", "Dr. Smith", "et al.", "e.g. this",
-    '"Stop. Go home! Now."', "“Wait. Really?”", "«Oui. Non.»", "`first it ran. Then not`", "No. 5", "C:\\dir\\file.txt", "a/b/c.py:12", "«x»",
+    '"Stop. Go home! Now."', "“Wait. Really?”", "«Oui. Non.»", "`it ran. Then not`",
+    "<i title='One. Two! Three'>", "No. 5", "C:\\dir\\file.txt", "a/b/c.py:12", "«x»",
 )  # fmt: skip
 WORDS = (
     "the",

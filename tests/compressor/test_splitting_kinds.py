@@ -320,6 +320,11 @@ def test_an_omitted_branch_is_three_dots() -> None:
     assert pieces[clause].gap == "\n    ...\n"
 
 
+def test_a_chain_of_very_many_clauses_is_kept_or_dropped_whole() -> None:
+    chain = "if a:\n    b()\n" + "elif c:\n    d()\n" * 100
+    assert texts_of(f"import os\n\n{chain}\nlast()\n") == ["import os", chain.strip(), "last()"]
+
+
 def test_a_short_function_is_one_piece() -> None:
     text = "import os\n\n\ndef f(x):\n    y = x\n\n    return y\n\n\ndef g(x):\n    return x\n"
     assert "def f(x):\n    y = x\n\n    return y" in texts_of(text)
