@@ -13,6 +13,7 @@ completion = client.chat.completions.create(
     model=os.environ.get("TRIMTAB_MODEL", body["model"]),
     messages=body["messages"],
     max_tokens=80,
+    temperature=0,
     extra_body={"trimtab": {"contexts": body["trimtab"]["contexts"], "ratio": 0.15}},
 )
 receipt = completion.trimtab

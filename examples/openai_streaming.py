@@ -13,6 +13,7 @@ stream = client.chat.completions.create(
     model=os.environ.get("TRIMTAB_MODEL", body["model"]),
     messages=body["messages"],
     max_tokens=80,
+    temperature=0,
     stream=True,
     stream_options={"include_usage": True},
     extra_body={"trimtab": {"contexts": body["trimtab"]["contexts"], "ratio": 0.15}},
