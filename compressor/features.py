@@ -20,7 +20,6 @@ from compressor.segments import Segment, Source
 from retrieval.lexical import LexicalIndex, terms
 
 Scores = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 LEXICAL_WEIGHT = 0.5
 NEIGHBOUR_WEIGHT = 0.2
@@ -75,7 +74,7 @@ class Evidence:
     """What a payload and a question are turned into. Row i is segment i.
 
     `matrix`: shape (segments, len(NAMES)), float32. `prior`: one score a segment made with no training, shape
-    (segments,): the fallback, and half of the word that a learned fusion does not have alone.
+    (segments,), which the ranker mixes with the trees' odds.
     """
 
     matrix: NDArray[np.float32]

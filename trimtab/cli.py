@@ -1,4 +1,4 @@
-"""The command line: serve, demo, compress, plan, prices."""
+"""The command line: serve, demo, compress, plan, prices, train-ranker, bench."""
 
 from __future__ import annotations
 
