@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
-from rich.text import Text
 
 from compressor.labelled import BadQuestion, read_labelled
 from routing.catalog import Catalog
 from routing.offers import Offer, plain
-from trimtab.errors import BadSettings, problem_of
+from trimtab.console import ConfigOption, FileArgument, JsonOption, err, fail, out, payload_of, read_text, told
 from trimtab.options import CompressIn, checked
 from trimtab.pipeline import Trimtab
 from trimtab.settings import Settings
@@ -35,12 +30,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals hold prompts
 )
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
-
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="A TOML file with settings and providers.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-FileArgument = Annotated[str, typer.Argument(help="A file, or - for standard input.")]
 
 
 def main() -> None:
@@ -59,8 +48,8 @@ def serve(
 
     from trimtab.app import create_app
 
-    with _told():
-        served = create_app(_trimtab(config))
+    with told():
+        served = create_app(Trimtab(config))
     uvicorn.run(served, host=host, port=port, log_level="info", access_log=False, timeout_graceful_shutdown=30)
 
 
@@ -71,7 +60,7 @@ def demo(
     """Answer a real RAG payload with a real local model, and show the plan and the receipt."""
     from trimtab.demo import run_demo
 
-    with _told():
+    with told():
         run_demo(payload, out)
 
 
@@ -88,14 +77,14 @@ def compress(
     as_json: JsonOption = False,
 ) -> None:
     """Trim a text to what a question needs: plain text, or JSON with "query" and "contexts"."""
-    with _told():
+    with told():
         asked = {"ratio": ratio, "budget_tokens": budget_tokens, "min_coverage": min_coverage, "query": query}
         given = {name: value for name, value in asked.items() if value is not None}
-        text = _read(file)
-        body = _object(text) or {"contexts": [text]}
+        text = read_text(file)
+        body = payload_of(text) or {"contexts": [text]}
         if query is None and "query" not in body:
-            _fail("say with --query what the text is needed for")
-        result = _trimtab(config).compress_request(checked(CompressIn, {**body, **given}, None))
+            fail("say with --query what the text is needed for")
+        result = Trimtab(config).compress_request(checked(CompressIn, {**body, **given}, None))
     if as_json:
         out.print_json(data=asdict(result))
         return
@@ -110,11 +99,11 @@ def compress(
 @app.command()
 def plan(file: FileArgument = "-", config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what would be bought for a chat completion's body, and what else was considered. Nothing is sent."""
-    with _told():
-        body = _object(_read(file))
+    with told():
+        body = payload_of(read_text(file))
         if body is None:
-            _fail(f"{file}: is not a JSON object with messages; give the body of a chat completion")
-        made: Any = _trimtab(config).plan(body).to_dict()
+            fail(f"{file}: is not a JSON object with messages; give the body of a chat completion")
+        made: Any = Trimtab(config).plan(body).to_dict()
     if as_json:
         out.print_json(data=made)
     else:
@@ -128,7 +117,7 @@ def prices(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a model costs now: each service class and price boundary, in dollars per million tokens."""
-    with _told():
+    with told():
         catalog = Catalog((Settings.load(config) if config else Settings()).providers)
         offers = catalog.offers([model], datetime.now(UTC), ("sync", "flex", "priority", "batch"))
     if as_json:
@@ -156,14 +145,14 @@ def train_ranker(
     """Teach the ranking the habits of your own traffic; then set `ranker` in the settings to the file."""
     from compressor.training import examples_of, train
 
-    with _told():
-        ranker = _trimtab(config).ranker
+    with told():
+        ranker = Trimtab(config).ranker
         try:
             questions = [q for file in files for q in islice(read_labelled(file), limit)]
             examples = list(track(examples_of(questions, ranker), "Encoding", len(questions), console=err))
             train(examples).save(to)
         except (BadQuestion, OSError, ValueError) as error:
-            _fail(str(error))
+            fail(str(error))
     err.print(f"{len(examples):,} questions -> {to}")
 
 
@@ -182,50 +171,9 @@ def _price_row(offer: Offer, tier: int) -> dict[str, Any]:
     }
 
 
-def _trimtab(config: Path | None) -> Trimtab:
-    return Trimtab(config)
-
-
-def _read(file: str) -> str:
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        _fail(f"{file}: cannot be read ({error.strerror})")
-    except UnicodeDecodeError:
-        _fail(f"{file}: is not UTF-8 text")
-
-
-def _object(text: str) -> Mapping[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) and ("contexts" in value or "messages" in value) else None
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors that the user can mend as one line and exit status 2; a defect of ours stays a traceback."""
-    try:
-        yield
-    except BadSettings as error:
-        _fail(str(error))
-    except Exception as error:
-        problem = problem_of(error)
-        if problem is None:
-            raise
-        _fail(problem.message)
-
-
-def _fail(message: str) -> NoReturn:
-    # Not as markup: messages hold names of files and models, and "[[providers]]".
-    err.print(Text.assemble(("error:", "bold red"), " ", message))
-    raise typer.Exit(2)
-
-
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def bench(context: typer.Context) -> None:
     """Run the benchmarks, which are in a checkout and not in the wheel: the arguments of `python -m benchmarks`."""
     if importlib.util.find_spec("benchmarks") is None:
-        _fail("the benchmarks are not installed with the package: clone the repository and run `make bench` there")
+        fail("the benchmarks are not installed with the package: clone the repository and run `make bench` there")
     raise typer.Exit(subprocess.call([sys.executable, "-m", "benchmarks", *context.args]))  # noqa: S603 (ourselves)
