@@ -1,23 +1,27 @@
-"""The plan: how much context, bought where, for the least expected dollars.
+"""The planner: how much context to send, and to which offer, decided together as one expected cost.
 
-`plan` is pure: a coverage curve, the caller's needs and the offers of a moment go in; what to buy, and why everything
-else lost, comes out. Knows nothing of text: a curve is token budgets and coverages. No clock, no network, no state.
+Pure: a ranking's curve, what the caller needs, the offers and what is known of them in; a plan out. It knows nothing of
+text: a curve is token budgets and coverages. No clock, no network, no state.
 """
 
 from __future__ import annotations
 
+import functools
+import heapq
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
-from fractions import Fraction
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from routing.errors import NoOffer
-from routing.offers import Offer, Usage, plain, price
+import numpy as np
+from numpy.typing import NDArray
 
-_FLOAT_NOISE = 1e-9
-"""Coverages are sums of floats: a curve that was asked for 0.95 and keeps 0.9499999999 has kept it."""
+from routing import reasons
+from routing.costs import NOTHING_CARRIED, ONE, ZERO, Bill, Carried, amount, bill, failure_usd, wrong_answer_usd
+from routing.limits import Growth, limits_of, refusal, unfit
+from routing.offers import Offer, plain
+from routing.standing import UNKNOWN, Called, Standing, called
 
 
 class Curve(Protocol):
@@ -36,16 +40,25 @@ class Curve(Protocol):
         """The smallest budget in tokens that keeps `coverage`."""
         ...
 
+    def steps(self) -> Sequence[int]:
+        """Every budget at which coverage rises, ascending: between two of them, more tokens buy nothing."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What the caller needs; every limit is hard.
 
-    `fixed_tokens` is all that may not be trimmed (system, tools, question), `output_tokens` the expected answer.
-    `budget_tokens` caps the context. `min_coverage` is the least share of the evidence to keep. `tolerance` is the
-    expected coverage that may be given up below the target's to get under a price boundary, where no `min_coverage` is
-    given. `margin` is the tokenizer's possible error: just under a boundary, and against a context window, a prompt
-    counts as (fixed + budget) * (1 + margin).
+    `fixed_tokens` is all that may not be trimmed (system, tools, question), `output_tokens` the expected answer and
+    `max_output_tokens` what bounds a longer one. `budget_tokens` caps the context, `min_coverage` is the least share of
+    the evidence to keep. `tolerance` is the expected coverage that may be given up below the target's to get under a
+    price boundary, where no `min_coverage` is given. `margin` is the tokenizer's possible error where an offer's standing
+    knows none: just under a boundary, and against a context window, a prompt counts as (fixed + budget) * (1 + margin).
+
+    `wrong_answer_usd` is what a wrong answer costs the caller: with it, coverage and quality are weighed in dollars, and
+    any budget may be the best one. `min_quality` is the least chance that the model answers well. `max_latency_ms` holds
+    for an offer's usual time; `deadline_s`, None for at once, admits service classes that answer later.
+    `carried` is what later requests repeat of this one.
 
     Raises TypeError or ValueError that names the field, what it may be, and what it was.
     """
@@ -57,38 +70,60 @@ class Needs:
     max_cost_usd: Decimal | None = None
     tolerance: float = 0.05
     margin: float = 0.02
+    max_output_tokens: int | None = None
+    wrong_answer_usd: Decimal | None = None
+    min_quality: float | None = None
+    max_latency_ms: float | None = None
+    deadline_s: float | None = None
+    carried: Carried = NOTHING_CARRIED
 
     def __post_init__(self) -> None:
-        for name, count in (
-            ("fixed_tokens", self.fixed_tokens),
-            ("output_tokens", self.output_tokens),
-            ("budget_tokens", 0 if self.budget_tokens is None else self.budget_tokens),
-        ):
-            if type(count) is not int:
-                raise TypeError(f"{name} must be an int, not {type(count).__name__}")
-            if count < 0:
-                raise ValueError(f"{name} must be 0 or more, not {count}")
-        for name, share in (
-            ("min_coverage", 0.0 if self.min_coverage is None else self.min_coverage),
-            ("tolerance", self.tolerance),
-            ("margin", self.margin),
-        ):
-            if isinstance(share, bool) or not isinstance(share, (int, float)):
-                raise TypeError(f"{name} must be a number, not {type(share).__name__}")
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, not {share}")
-        if self.max_cost_usd is not None:
-            if not isinstance(self.max_cost_usd, Decimal):
-                raise TypeError(f"max_cost_usd must be a Decimal, not {type(self.max_cost_usd).__name__}")
-            if not self.max_cost_usd.is_finite() or self.max_cost_usd < 0:
-                raise ValueError(f"max_cost_usd must be a finite amount of 0 or more, not {self.max_cost_usd}")
+        for name in ("fixed_tokens", "output_tokens", "budget_tokens", "max_output_tokens"):
+            _check_count(name, getattr(self, name))
+        for name in ("min_coverage", "tolerance", "margin", "min_quality"):
+            _check_number(name, getattr(self, name), most=1)
+        for name in ("max_latency_ms", "deadline_s"):
+            _check_number(name, getattr(self, name), most=math.inf)
+        for name in ("max_cost_usd", "wrong_answer_usd"):
+            _check_dollars(name, getattr(self, name))
+
+
+def _check_count(name: str, count: object) -> None:
+    if count is None:
+        return
+    # `type(...) is int`, because isinstance(True, int) holds and True tokens are somebody's mistake.
+    if type(count) is not int:
+        raise TypeError(f"{name} must be an int, not {type(count).__name__}")
+    if count < 0:
+        raise ValueError(f"{name} must be 0 or more, not {count}")
+
+
+def _check_number(name: str, number: object, most: float) -> None:
+    if number is None:
+        return
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(number).__name__}")
+    if not 0 <= number <= most:
+        raise ValueError(f"{name} must be {'from 0 to 1' if most == 1 else '0 or more'}, not {number}")
+
+
+def _check_dollars(name: str, dollars: object) -> None:
+    if dollars is None:
+        return
+    if not isinstance(dollars, Decimal):
+        raise TypeError(f"{name} must be a Decimal, not {type(dollars).__name__}")
+    if not dollars.is_finite() or dollars < 0:
+        raise ValueError(f"{name} must be a finite amount of 0 or more, not {dollars}")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One offer at one context budget. `input_tokens` is the whole prompt: what is fixed plus the budget.
 
-    `why` says in one sentence why a runner-up was not chosen; it is empty for the chosen one.
+    `expected_cost_usd` is the bill for this request. What else speaks for or against it, in dollars: `failure_usd` (the
+    chance that it fails and another is paid), `wrong_answer_usd`, `carry_usd` (repeating the prompt in later requests).
+    A plan minimises the sum, `total_usd`. `why` says in one sentence why a runner-up was not chosen; it is empty for the
+    chosen one.
     """
 
     offer: Offer
@@ -98,9 +133,25 @@ class Candidate:
     expected_cost_usd: Decimal
     coverage_estimate: float
     why: str = ""
+    failure_usd: Decimal = ZERO
+    wrong_answer_usd: Decimal = ZERO
+    carry_usd: Decimal = ZERO
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    quality: float | None = None
+
+    @property
+    def total_usd(self) -> Decimal:
+        return self.expected_cost_usd + self.failure_usd + self.wrong_answer_usd + self.carry_usd
+
+    @property
+    def marks_cache(self) -> bool:
+        """Whether the prefix is to be marked for the provider's cache."""
+        return self.cache_write_tokens > 0
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data for a JSON answer: dollars as a decimal string without an exponent, `why` where there is one."""
+        """Plain data for a JSON answer: dollars as decimal strings without an exponent; what is zero or unknown is
+        left out, and so is an empty `why`."""
         plain_data: dict[str, object] = {
             "provider": self.offer.provider,
             "model": self.offer.model,
@@ -111,12 +162,16 @@ class Candidate:
             "expected_cost_usd": plain(self.expected_cost_usd),
             "coverage_estimate": self.coverage_estimate,
         }
-        if self.why:
-            plain_data["why"] = self.why
+        for name in ("failure_usd", "wrong_answer_usd", "carry_usd"):
+            if getattr(self, name):
+                plain_data[name] = plain(getattr(self, name))
+        for name in ("cache_read_tokens", "cache_write_tokens", "quality", "why"):
+            if getattr(self, name):
+                plain_data[name] = getattr(self, name)
         return plain_data
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)  # no slots: the runners-up are written on first use and kept
 class Plan:
     """The chosen candidate, and every other one, cheapest first. `prices_version` is the chosen offer's.
 
@@ -125,208 +180,247 @@ class Plan:
     """
 
     chosen: Candidate
-    runners_up: tuple[Candidate, ...]
     prices_version: str
     fallbacks: tuple[Offer, ...] = ()
+    behind: Sequence[tuple[Candidate, str | None]] = field(default=(), repr=False)
+    """The other candidates, cheapest first, with the limit that each breaks, if one."""
+
+    @functools.cached_property
+    def runners_up(self) -> tuple[Candidate, ...]:
+        """Every other candidate, cheapest first, with the reason. Written when asked for: most requests never ask."""
+        return tuple(
+            reasons.with_why(each, refusal or reasons.behind(each, self.chosen)) for each, refusal in self.behind
+        )
 
     def to_dict(self) -> dict[str, object]:
         """The body of a /v1/plan answer: {"chosen": OFFER, "runners_up": [OFFER + {"why"}, ...]}."""
         return {"chosen": self.chosen.to_dict(), "runners_up": [each.to_dict() for each in self.runners_up]}
 
 
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    """The needs, held against a curve: the budget aimed at, the most that may be sent, the least that must be kept.
+def plan(
+    curve: Curve, needs: Needs, offers: Sequence[Offer], standings: Mapping[Called, Standing] | None = None
+) -> Plan:
+    """The cheapest way to meet `needs`: least expected total, then more coverage, then the earlier offer.
 
-    `growth` is 1 + margin as a ratio of integers: a float product can land on the wrong side of a boundary.
-    """
-
-    target_tokens: int
-    cap_tokens: int
-    floor: float
-    growth: tuple[int, int]
-
-    def largest_input(self, boundary_tokens: int) -> int:
-        """The most input tokens, by our count, that stay at or under the boundary if the count is a margin too low."""
-        numerator, denominator = self.growth
-        return boundary_tokens * denominator // numerator
-
-    def grown(self, input_tokens: int) -> int:
-        """The most that `input_tokens`, by our count, may turn out to be; rounded up."""
-        numerator, denominator = self.growth
-        return -(-input_tokens * numerator // denominator)
-
-
-def plan(curve: Curve, needs: Needs, offers: Sequence[Offer]) -> Plan:
-    """The cheapest way to meet `needs`: least expected cost, then more coverage, then the earlier offer.
-
-    Every offer is priced at the full context, at the target budget and just under each of its price boundaries that
-    lies below the target. The target is the smallest budget for `min_coverage` (capped by `budget_tokens`), else
-    `budget_tokens`, else the full context. A window that the price data does not know is taken to be large enough.
+    Every offer is priced at the full context, at the target budget, just under each of its price boundaries that lies
+    below the target, and at the least budget that its cache takes; with `wrong_answer_usd`, at the best of all budgets.
+    The target is the smallest budget for `min_coverage` (capped by `budget_tokens`), else `budget_tokens`, else the full
+    context. A window that the price data does not know is taken to be large enough. An offer whose circuit breaker is
+    open is taken only where no other will do. `standings` holds what is known of an offer; without one, nothing is.
 
     100,600 tokens on a model that costs five times as much above 100,000: the target costs $0.0528, and 98,039 tokens
     $0.0103; the latter is chosen if the curve expects it to keep 0.95 or more of the evidence.
 
     Raises NoOffer, with a line for each offer, where no candidate meets every limit.
     """
-    limits = _limits(curve, needs)
-    candidates = _candidates(curve, needs, limits, offers)
-    refusals = [_refusal(candidate, needs, limits) for candidate in candidates]
-    # The candidates stand in the order of the offers, so that their position settles what cost and coverage do not.
-    cheapest_first = sorted(
-        range(len(candidates)), key=lambda at: (candidates[at].expected_cost_usd, -candidates[at].coverage_estimate, at)
+    table = _Table(curve, needs, offers, standings or {})
+    rows = table.rows()
+    # The rows stand in the order of the offers, and a sort keeps what it does not settle.
+    cheapest_first = sorted(rows, key=lambda row: (row.total_usd, -row.candidate.coverage_estimate))
+    allowed = [row for row in cheapest_first if row.refusal is None]
+    if not allowed:
+        raise reasons.no_offer([row.candidate for row in rows], [row.refusal for row in rows])
+    best = next((row for row in allowed if not row.rests), allowed[0])
+    behind = tuple((row.candidate, row.lost_to_a_limit) for row in cheapest_first if row is not best)
+    chosen = best.candidate
+    return Plan(chosen, chosen.offer.prices_version, table.fallbacks(best), behind)
+
+
+class _Row(NamedTuple):
+    """A candidate, the number of its offer, its total, the limit that it breaks, and whether its breaker is open."""
+
+    at: int
+    candidate: Candidate
+    total_usd: Decimal
+    refusal: str | None
+    rests: bool
+
+    @property
+    def lost_to_a_limit(self) -> str | None:
+        return self.refusal or ("rests: its circuit breaker is open" if self.rests else None)
+
+
+def _failing(row: _Row, added_usd: Decimal) -> _Row:
+    # By hand: with dataclasses.replace() a quarter of a plan's time went into copying.
+    c = row.candidate
+    candidate = Candidate(
+        c.offer,
+        c.budget_tokens,
+        c.input_tokens,
+        c.output_tokens,
+        c.expected_cost_usd,
+        c.coverage_estimate,
+        c.why,
+        added_usd,
+        c.wrong_answer_usd,
+        c.carry_usd,
+        c.cache_read_tokens,
+        c.cache_write_tokens,
+        c.quality,
     )
-    best = next((at for at in cheapest_first if refusals[at] is None), None)
-    if best is None:
-        raise _no_offer(candidates, refusals)
-    chosen = candidates[best]
-    runners_up = tuple(
-        _with_why(candidates[at], refusals[at] or _behind(candidates[at], chosen))
-        for at in cheapest_first
-        if at != best
-    )
-    return Plan(chosen, runners_up, chosen.offer.prices_version, _fallbacks(chosen, needs, limits, offers))
+    return _Row(row.at, candidate, row.total_usd + added_usd, row.refusal, row.rests)
 
 
-def _limits(curve: Curve, needs: Needs) -> _Limits:
-    full_tokens = curve.full_tokens
-    # By way of str: Fraction(0.02) is not 2/100.
-    growth = (1 + Fraction(str(needs.margin))).as_integer_ratio()
-    cap_tokens = full_tokens if needs.budget_tokens is None else min(needs.budget_tokens, full_tokens)
-    if needs.min_coverage is None:
-        return _Limits(cap_tokens, cap_tokens, max(0.0, curve.coverage(cap_tokens) - needs.tolerance), growth)
-    needed_tokens = min(curve.budget_for(needs.min_coverage), full_tokens)
-    kept = curve.coverage(cap_tokens)
-    if kept < needs.min_coverage - _FLOAT_NOISE:
-        raise NoOffer(
-            f"budget_tokens {needs.budget_tokens:,} is expected to keep {_share(kept, needs.min_coverage)} of the "
-            f"evidence where min_coverage asks for {_share(needs.min_coverage, kept)}. Raise budget_tokens to "
-            f"{needed_tokens:,}, or lower min_coverage to {math.floor(kept * 100) / 100:.2f}.",
-            (),
-        )
-    return _Limits(min(needed_tokens, cap_tokens), cap_tokens, needs.min_coverage, growth)
+class _Table:
+    """The needs held against a curve and the offers: every cost and every limit, each worked out once."""
 
+    def __init__(
+        self, curve: Curve, needs: Needs, offers: Sequence[Offer], standings: Mapping[Called, Standing]
+    ) -> None:
+        self._curve, self._needs, self._offers = curve, needs, offers
+        self._standings = [standings.get(called(offer), UNKNOWN) for offer in offers]
+        self._failing = [ONE - amount(standing.success) for standing in self._standings]
+        self._may_stand_in = [
+            standing.available and unfit(offer.processing, standing, needs, self._output_tokens(at)) is None
+            for at, (offer, standing) in enumerate(zip(offers, self._standings, strict=True))
+        ]
+        self._limits = limits_of(curve, needs)
+        self._coverages: dict[int, float] = {}
+        self._rows: dict[tuple[int, int], _Row] = {}
+        self._cheapest: dict[int, list[tuple[Decimal, int]]] = {}
 
-def _candidates(curve: Curve, needs: Needs, limits: _Limits, offers: Iterable[Offer]) -> list[Candidate]:
-    """All of them, in the order of the offers and by ascending budget within each."""
-    # Offers share budgets: each is looked up on the curve once.
-    shared: dict[int, tuple[Usage, float]] = {}
-    candidates: list[Candidate] = []
-    for offer in offers:
-        budgets = {curve.full_tokens, limits.target_tokens}
+    def rows(self) -> list[_Row]:
+        """Every candidate, in the order of the offers and by ascending budget within each."""
+        weighed = self._weighed_budgets()
+        rows: list[_Row] = []
+        for at, failing in enumerate(self._failing):
+            for budget_tokens in sorted(self._budgets(at) | weighed[at]):
+                row = self._row(at, budget_tokens)
+                if failing and len(self._offers) > 1:
+                    row = _failing(row, failure_usd(row.total_usd, self._elsewhere(budget_tokens, at), failing))
+                rows.append(row)
+        return rows
+
+    def fallbacks(self, chosen: _Row) -> tuple[Offer, ...]:
+        """The other offers that may answer the chosen cut, cheapest first, those that rest at the end."""
+        rows = [self._row(at, chosen.candidate.budget_tokens) for at in range(len(self._offers)) if at != chosen.at]
+        allowed = [row for row in rows if row.refusal is None]
+        return tuple(row.candidate.offer for row in sorted(allowed, key=lambda row: (row.rests, row.total_usd)))
+
+    def _budgets(self, at: int) -> set[int]:
+        needs, limits, offer = self._needs, self._limits, self._offers[at]
+        budgets = {self._curve.full_tokens, limits.target_tokens}
         for boundary_tokens in offer.boundaries:
-            under_tokens = limits.largest_input(boundary_tokens) - needs.fixed_tokens
+            under_tokens = self._growth(at).largest(boundary_tokens) - needs.fixed_tokens
             if 0 <= under_tokens < limits.target_tokens:
                 budgets.add(under_tokens)
-        for budget_tokens in sorted(budgets):
-            if budget_tokens not in shared:
-                usage = Usage(needs.fixed_tokens + budget_tokens, needs.output_tokens)
-                shared[budget_tokens] = (usage, curve.coverage(budget_tokens))
-            usage, coverage = shared[budget_tokens]
-            cost_usd = price(offer, usage)
-            candidates.append(
-                Candidate(offer, budget_tokens, usage.input_tokens, usage.output_tokens, cost_usd, coverage)
-            )
-    return candidates
+        minimum_tokens = self._standings[at].cache_minimum_tokens
+        if minimum_tokens and needs.carried.times and needs.carried.with_context:
+            cached_tokens = minimum_tokens - needs.carried.prefix_tokens
+            if limits.target_tokens < cached_tokens <= limits.cap_tokens:
+                budgets.add(cached_tokens)
+        return budgets
 
+    def _growth(self, at: int) -> Growth:
+        margin = self._standings[at].margin
+        return self._limits.growth if margin is None else Growth.of(margin)
 
-def _fallbacks(chosen: Candidate, needs: Needs, limits: _Limits, offers: Iterable[Offer]) -> tuple[Offer, ...]:
-    usage = Usage(chosen.input_tokens, chosen.output_tokens)
-    others = [
-        Candidate(
+    def _coverage(self, budget_tokens: int) -> float:
+        if budget_tokens not in self._coverages:
+            self._coverages[budget_tokens] = self._curve.coverage(budget_tokens)
+        return self._coverages[budget_tokens]
+
+    def _row(self, at: int, budget_tokens: int) -> _Row:
+        """The candidate with its own costs; what its failure would add is not in it yet."""
+        found = self._rows.get((at, budget_tokens))
+        if found is None:
+            candidate = self._priced(at, budget_tokens)
+            standing = self._standings[at]
+            refused = refusal(candidate, standing, self._needs, self._limits)
+            found = _Row(at, candidate, candidate.total_usd, refused, not standing.available)
+            self._rows[at, budget_tokens] = found
+        return found
+
+    def _priced(self, at: int, budget_tokens: int) -> Candidate:
+        needs, offer, standing = self._needs, self._offers[at], self._standings[at]
+        coverage = self._coverage(budget_tokens)
+        sent = self._bill(at, budget_tokens)
+        price_usd = needs.wrong_answer_usd
+        return Candidate(
             offer,
-            chosen.budget_tokens,
-            chosen.input_tokens,
-            chosen.output_tokens,
-            price(offer, usage),
-            chosen.coverage_estimate,
+            budget_tokens,
+            needs.fixed_tokens + budget_tokens,
+            self._output_tokens(at),
+            sent.bill_usd,
+            coverage,
+            "",
+            ZERO,
+            ZERO if price_usd is None else wrong_answer_usd(price_usd, standing.quality, coverage),
+            sent.carry_usd,
+            sent.read_tokens,
+            sent.write_tokens,
+            standing.quality,
         )
-        for offer in offers
-        if offer is not chosen.offer
-    ]
-    allowed = [other for other in others if _refusal(other, needs, limits) is None]
-    return tuple(other.offer for other in sorted(allowed, key=lambda other: other.expected_cost_usd))
 
+    def _bill(self, at: int, budget_tokens: int) -> Bill:
+        needs = self._needs
+        input_tokens, output_tokens = needs.fixed_tokens + budget_tokens, self._output_tokens(at)
+        return bill(self._offers[at], self._standings[at], input_tokens, output_tokens, budget_tokens, needs.carried)
 
-def _with_why(candidate: Candidate, why: str) -> Candidate:
-    # By hand: with dataclasses.replace() a quarter of a plan's time went into copying.
-    return Candidate(
-        candidate.offer,
-        candidate.budget_tokens,
-        candidate.input_tokens,
-        candidate.output_tokens,
-        candidate.expected_cost_usd,
-        candidate.coverage_estimate,
-        why,
-    )
+    def _output_tokens(self, at: int) -> int:
+        usual_tokens, needs = self._standings[at].output_tokens, self._needs
+        output_tokens = needs.output_tokens if usual_tokens is None else usual_tokens
+        return output_tokens if needs.max_output_tokens is None else min(output_tokens, needs.max_output_tokens)
 
+    def _elsewhere(self, budget_tokens: int, at: int) -> Decimal | None:
+        """The least that another offer would cost with the same cut; None where no other stands in.
 
-def _refusal(candidate: Candidate, needs: Needs, limits: _Limits) -> str | None:
-    """The first limit that the candidate breaks, as a sentence; None if it is allowed."""
-    if candidate.budget_tokens > limits.cap_tokens:
-        return f"sends {candidate.budget_tokens:,} context tokens where budget_tokens is {limits.cap_tokens:,}"
-    coverage = candidate.coverage_estimate
-    # `not >=`, so that a curve that answers NaN is refused.
-    if not coverage >= limits.floor - _FLOAT_NOISE:
-        return (
-            f"keeps {_share(coverage, limits.floor)} of the evidence where {_share(limits.floor, coverage)} is required"
-        )
-    window_tokens = candidate.offer.context_window_tokens
-    if window_tokens is not None:
-        needed_tokens = limits.grown(candidate.input_tokens) + candidate.output_tokens
-        if needed_tokens > window_tokens:
-            return f"needs {needed_tokens:,} tokens of context window, has {window_tokens:,}"
-    if needs.max_cost_usd is not None and candidate.expected_cost_usd > needs.max_cost_usd:
-        return f"costs {_dollars(candidate.expected_cost_usd)} where max_cost_usd is {_dollars(needs.max_cost_usd)}"
-    return None
+        A window or `max_cost_usd` that it breaks is not looked at: were its cost to vanish there, failing would be cheap.
+        """
+        if budget_tokens not in self._cheapest:
+            rows = (self._row(number, budget_tokens) for number, able in enumerate(self._may_stand_in) if able)
+            self._cheapest[budget_tokens] = heapq.nsmallest(2, ((row.total_usd, row.at) for row in rows))
+        return next((usd for usd, number in self._cheapest[budget_tokens] if number != at), None)
 
+    def _weighed_budgets(self) -> list[set[int]]:
+        """For each offer the budget that costs least in all, where a wrong answer has a price: found among the curve's
+        steps in floating point, and priced exactly like every other afterwards."""
+        limits = self._limits
+        if self._needs.wrong_answer_usd is None or not self._offers:
+            return [set() for _ in self._offers]
+        steps = {0, *self._curve.steps(), limits.target_tokens, limits.cap_tokens, *self._cache_minima()}
+        points = sorted(step for step in steps if limits.least_tokens <= step <= limits.cap_tokens)
+        budgets = np.array(points)
+        coverages = np.array([self._coverage(point) for point in points])
+        quality = np.array([1.0 if each.quality is None else each.quality for each in self._standings])
+        wrong = float(self._needs.wrong_answer_usd) * (1 - quality[:, None] * coverages)
+        sums, forbidden = zip(*(self._sums(at, budgets) for at in range(len(self._offers))), strict=True)
+        own = wrong + np.array(sums)
+        if any(self._failing) and len(self._offers) > 1:
+            own += self._failures(own)
+        own[np.array(forbidden)] = np.inf
+        return [{points[int(best)]} for best in own.argmin(axis=1)]
 
-def _behind(candidate: Candidate, chosen: Candidate) -> str:
-    """Why an allowed candidate lost to `chosen`."""
-    more_usd = candidate.expected_cost_usd - chosen.expected_cost_usd
-    extra_tokens = candidate.budget_tokens - chosen.budget_tokens
-    same_offer = candidate.offer is chosen.offer
-    if more_usd == 0:
-        kept, better = candidate.coverage_estimate, chosen.coverage_estimate
-        if kept < better:
-            return f"costs the same and keeps {_share(kept, better)} of the evidence, not {_share(better, kept)}"
-        if same_offer:
-            return f"costs the same and keeps as much, and sends {extra_tokens:,} more context tokens"
-        return "costs the same and keeps as much, and the chosen offer stands before it"
-    crossed_tokens = [each for each in candidate.offer.boundaries if candidate.input_tokens > each]
-    if crossed_tokens:
-        reason = f": {candidate.input_tokens:,} input tokens are above the {crossed_tokens[-1]:,}-token boundary"
-    elif same_offer:
-        reason = f": sends {extra_tokens:,} more context tokens"
-    else:
-        reason = f" for {candidate.input_tokens:,} input and {candidate.output_tokens:,} output tokens"
-    return f"costs {_dollars(more_usd)} more{reason}"
+    def _failures(self, own: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the chance of failing adds to `own`, shape (offers, budgets): the cheapest other's cost for this one's."""
+        able = np.where(np.array(self._may_stand_in)[:, None], own, np.inf)
+        first, second = np.partition(able, 1, axis=0)[:2]
+        elsewhere = np.where(able == first, second, first)
+        elsewhere = np.where(np.isfinite(elsewhere), elsewhere, own)
+        return np.array([[float(chance)] for chance in self._failing]) * (elsewhere - own)
 
+    def _cache_minima(self) -> set[int]:
+        prefix_tokens = self._needs.carried.prefix_tokens
+        return {each.cache_minimum_tokens - prefix_tokens for each in self._standings if each.cache_minimum_tokens}
 
-def _no_offer(candidates: Sequence[Candidate], refusals: Sequence[str | None]) -> NoOffer:
-    if not candidates:
-        return NoOffer("there is nothing to choose from: no offer for these models in this service class", ())
-    lines: dict[Offer, list[str]] = {}
-    for candidate, refusal in zip(candidates, refusals, strict=True):
-        lines.setdefault(candidate.offer, []).append(f"with {candidate.budget_tokens:,} context tokens it {refusal}")
-    reasons = tuple(
-        f"{offer.provider}/{offer.model} ({offer.processing}): {'; '.join(each)}" for offer, each in lines.items()
-    )
-    more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
-    return NoOffer(f"no offer meets the request. {' | '.join(reasons[:3])}{more}", reasons)
+    def _sums(self, at: int, budgets: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Bill and carrying, in dollars, at each of `budgets`, and where the offer's window or the cost limit forbids it.
 
-
-def _share(value: float, beside: float) -> str:
-    """`value` with two decimals, or as many as it takes to tell it from the number that it is read beside."""
-    for digits in range(2, 9):
-        if f"{value:.{digits}f}" != f"{beside:.{digits}f}":
-            return f"{value:.{digits}f}"
-    return f"{value:.2f}"
-
-
-def _dollars(amount_usd: Decimal) -> str:
-    """Four decimals, as prices are read; small amounts with two significant digits, so that no cost reads as zero."""
-    if amount_usd == 0:
-        return "$0"
-    digits = max(4, 1 - amount_usd.adjusted())
-    return f"${amount_usd:,.{digits}f}"
+        Exact at the ends of every straight piece, and a line between: a bill is linear between price boundaries.
+        """
+        offer, standing, needs = self._offers[at], self._standings[at], self._needs
+        last = int(budgets[-1])
+        breaks = {bound - needs.fixed_tokens for bound in offer.boundaries}
+        breaks.add(standing.cache_minimum_tokens - needs.carried.prefix_tokens - 1)
+        ends = sorted({0, last, *(e for b in breaks for e in (b, b + 1) if 0 <= e <= last)})
+        if standing.cache_marked and standing.warm_tokens:
+            ends = [int(budget) for budget in budgets]  # marking or not may change anywhere
+        sent = [self._bill(at, end) for end in ends]
+        forbidden = np.zeros(len(budgets), bool)
+        if offer.context_window_tokens is not None:
+            room_tokens = offer.context_window_tokens - self._output_tokens(at)
+            forbidden |= budgets > self._growth(at).largest(room_tokens) - needs.fixed_tokens
+        if needs.max_cost_usd is not None:
+            bills = np.interp(budgets, ends, [float(each.bill_usd) for each in sent])
+            forbidden |= bills > float(needs.max_cost_usd)
+        return np.interp(budgets, ends, [float(each.both_usd) for each in sent]), forbidden

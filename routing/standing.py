@@ -25,9 +25,12 @@ class Standing:
 
     `success` is the chance, 0 to 1, that a call is answered; `available` is False while its circuit breaker is open.
     `first_token_ms` and `tokens_per_second` are what it has been seen to take; `output_tokens` how long its answers to
-    requests like this one are, `margin` by what share its billed input exceeds our count. `quality` is the chance,
-    0 to 1, that it answers this question well; None where nobody has asked. `warm_tokens` are the leading tokens of
-    this request that its prompt cache is expected to hold.
+    requests like this one are, `margin` by what share its billed input may exceed our count. `quality` is the chance,
+    0 to 1, that it answers this question well; None where nobody can say.
+
+    `warm_tokens` are the leading tokens of this request that its prompt cache is expected to hold,
+    `cache_minimum_tokens` the shortest prefix that it caches (0: it has no cache). `cache_marked` says that it caches
+    only what is marked (Anthropic's `cache_control`), and bills the writing.
     """
 
     success: float = 1.0
@@ -38,3 +41,8 @@ class Standing:
     margin: float | None = None
     quality: float | None = None
     warm_tokens: int = 0
+    cache_minimum_tokens: int = 0
+    cache_marked: bool = False
+
+
+UNKNOWN = Standing()

@@ -45,6 +45,9 @@ class Steps:
             return 0
         return self.ends[min(bisect_left(self.kept, coverage), len(self.ends) - 1)]
 
+    def steps(self) -> tuple[int, ...]:
+        return self.ends
+
 
 @dataclass(frozen=True)
 class Line:
@@ -58,6 +61,9 @@ class Line:
     def budget_for(self, coverage: float) -> int:
         tries = range(int(coverage * self.full_tokens), self.full_tokens + 1)
         return next(each for each in tries if self.coverage(each) >= coverage)
+
+    def steps(self) -> range:
+        return range(self.full_tokens + 1)
 
 
 def flat(input_usd: str, output_usd: str = "0", *, above_tokens: int = -1) -> Rates:
