@@ -1,23 +1,27 @@
-"""The real encoder: against the model's own vectors where they are defined, against its contract where they are not."""
+"""The real encoder: against the model's own vectors where they are defined, against its contract where they are not.
+
+What late pooling does is tested with both readers: int8 by onnxruntime, float32 by torch.
+"""
 
 from __future__ import annotations
 
-import shutil
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-import retrieval.encoder
-from retrieval import Passage, SentenceTransformerEncoder
-from retrieval.encoder import OVERLAP_TOKENS, WINDOW_TOKENS, UnsuitableModel
+import retrieval.bert_reader
+from retrieval import Encoder, Passage, SentenceTransformerEncoder
+from retrieval.bert_checkpoint import BertCheckpoint
+from retrieval.encoder import Vectors
+from retrieval.late_pooling import OVERLAP_TOKENS, WINDOW_TOKENS, LatePooling
+from retrieval.sentence_encoder import _packaged_minilm
+from retrieval.torch_reader import TorchReader
 
-MODEL_FOLDER = retrieval.encoder._packaged_minilm()
+MODEL_FOLDER = _packaged_minilm()
 SENTENCES = (
     "An upload may be 5 GB.",
     "Data at rest is encrypted with AES-256, and keys are rotated every 90 days.",
@@ -34,72 +38,95 @@ def whole(text: str, title: str = "") -> Passage:
     return Passage(text, ((0, len(text)),), title)
 
 
+class TorchEncoder:
+    """The same model, read by torch."""
+
+    identity = "torch"
+
+    def __init__(self) -> None:
+        self.encode = LatePooling(TorchReader(str(MODEL_FOLDER))).encode
+
+
+@pytest.fixture(scope="module")
+def by_torch() -> TorchEncoder:
+    return TorchEncoder()
+
+
+@pytest.fixture(params=["int8", "torch"])
+def reading(request: pytest.FixtureRequest) -> Encoder:
+    return request.getfixturevalue("encoder" if request.param == "int8" else "by_torch")
+
+
+def assert_same(found: Vectors, wanted: Vectors, reading: Encoder) -> None:
+    """The same vectors, as exactly as the reader gives the model's: a cosine of .99 with any span's is int8's bound."""
+    assert found.shape == wanted.shape
+    tolerance = 1e-5 if isinstance(reading, TorchEncoder) else 0.01
+    cosines = np.sum(found * wanted, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert cosines.min() > 1 - tolerance
+
+
 @pytest.fixture(scope="module")
 def reference() -> SentenceTransformer:
     return SentenceTransformer(str(MODEL_FOLDER), device="cpu")
 
 
 @pytest.mark.parametrize("text", SENTENCES)
-def test_a_whole_text_has_the_models_own_vector(
-    encoder: SentenceTransformerEncoder, reference: SentenceTransformer, text: str
-) -> None:
-    (vectors,) = encoder.encode([whole(text)])
-    np.testing.assert_allclose(vectors, reference.encode([text]), atol=1e-5)
+def test_a_whole_text_has_the_models_own_vector(reading: Encoder, reference: SentenceTransformer, text: str) -> None:
+    (vectors,) = reading.encode([whole(text)])
+    assert_same(vectors, reference.encode([text]), reading)
 
 
-def test_white_space_around_a_text_is_nothing_to_the_model(
-    encoder: SentenceTransformerEncoder, reference: SentenceTransformer
-) -> None:
-    (vectors,) = encoder.encode([Passage("\n  An upload may be 5 GB.  ", ((3, 25),))])
-    np.testing.assert_allclose(vectors, reference.encode(["An upload may be 5 GB."]), atol=1e-5)
+def test_white_space_around_a_text_is_nothing_to_the_model(reading: Encoder, reference: SentenceTransformer) -> None:
+    (vectors,) = reading.encode([Passage("\n  An upload may be 5 GB.  ", ((3, 25),))])
+    assert_same(vectors, reference.encode(["An upload may be 5 GB."]), reading)
 
 
 def test_a_part_of_a_text_is_the_mean_of_its_tokens_read_in_place(
-    encoder: SentenceTransformerEncoder, reference: SentenceTransformer
+    reading: Encoder, reference: SentenceTransformer
 ) -> None:
     text = "The limit is 5 GB. It was raised in May."
-    (vectors,) = encoder.encode([Passage(text, ((0, 18), (19, 40), (19, 21)))])
+    (vectors,) = reading.encode([Passage(text, ((0, 18), (19, 40), (19, 21)))])
     tokens = reference.encode([text], output_value="token_embeddings")[0].numpy()  # with [CLS] before and [SEP] after
     pieces = reference.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
     for row, (start, end) in zip(vectors, ((0, 18), (19, 40), (19, 21)), strict=True):
         inside = [i for i, (s, e) in enumerate(pieces) if start <= s and e <= end and s < e]
         mean = tokens[inside].mean(axis=0)
-        np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-5)
+        assert_same(row[None], mean[None], reading)
 
 
-def test_rows_have_unit_length(encoder: SentenceTransformerEncoder) -> None:
-    for vectors in encoder.encode([Passage(LONG, ((0, 40), (41, 90), (0, len(LONG)))), whole("x")]):
+def test_rows_have_unit_length(reading: Encoder) -> None:
+    for vectors in reading.encode([Passage(LONG, ((0, 40), (41, 90), (0, len(LONG)))), whole("x")]):
         assert vectors.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_batch_mates_do_not_matter(encoder: SentenceTransformerEncoder) -> None:
-    alone = [encoder.encode([whole(text)])[0] for text in SENTENCES]
-    together = encoder.encode([whole(LONG), *(whole(text) for text in SENTENCES), whole(LONG[:900], "A title")])
+def test_batch_mates_do_not_matter(reading: Encoder) -> None:
+    alone = [reading.encode([whole(text)])[0] for text in SENTENCES]
+    together = reading.encode([whole(LONG), *(whole(text) for text in SENTENCES), whole(LONG[:900], "A title")])
     for one, other in zip(alone, together[1:-1], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_every_token_of_a_long_text_has_one_vector(encoder: SentenceTransformerEncoder) -> None:
+def test_every_token_of_a_long_text_has_one_vector(reading: Encoder) -> None:
     words = [(m, m + len(word)) for m, word in _words(LONG)]
-    (vectors,) = encoder.encode([Passage(LONG, tuple(words))])
+    (vectors,) = reading.encode([Passage(LONG, tuple(words))])
     assert len(words) > 3 * WINDOW_TOKENS
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)  # none was left at zero
 
 
-def test_the_overlap_gives_a_token_its_more_central_reading(encoder: SentenceTransformerEncoder) -> None:
+def test_the_overlap_gives_a_token_its_more_central_reading(reading: Encoder) -> None:
     """In the first window's own part the vectors are those of a text that ends with the window."""
     words = list(_words("alpha beta gamma delta " * 150))  # a token each: 600 in all
     text, spans = "alpha beta gamma delta " * 150, tuple((m, m + len(word)) for m, word in words)
     room = WINDOW_TOKENS - 2
-    (long,) = encoder.encode([Passage(text, spans)])
-    (first,) = encoder.encode([Passage(text[: spans[room - 1][1]], spans[:room])])
+    (long,) = reading.encode([Passage(text, spans)])
+    (first,) = reading.encode([Passage(text[: spans[room - 1][1]], spans[:room])])
     taken = room - OVERLAP_TOKENS // 2
     np.testing.assert_allclose(long[:taken], first[:taken], atol=1e-4)
     assert np.abs(long[taken] - first[taken]).max() > 1e-3  # from there on the next window is the more central one
     start = room - OVERLAP_TOKENS
     offset = spans[start][0]
-    (second,) = encoder.encode(
+    (second,) = reading.encode(
         [
             Passage(
                 text[offset : spans[start + room - 1][1]],
@@ -110,50 +137,50 @@ def test_the_overlap_gives_a_token_its_more_central_reading(encoder: SentenceTra
     np.testing.assert_allclose(long[taken : taken + 100], second[taken - start : taken - start + 100], atol=1e-4)
 
 
-def test_a_long_whole_text_pools_all_its_windows(encoder: SentenceTransformerEncoder) -> None:
+def test_a_long_whole_text_pools_all_its_windows(reading: Encoder) -> None:
     changed = LONG[:-60] + "The moon is made of green cheese and mice go there by balloon."
-    one, other = (encoder.encode([whole(text)])[0][0] for text in (LONG, changed))
+    one, other = (reading.encode([whole(text)])[0][0] for text in (LONG, changed))
     assert 0.8 < one @ other < 0.9999  # SentenceTransformer.encode would have cut both at the same place: 1.0
 
 
-def test_a_title_is_read_with_the_text_and_is_no_part_of_the_spans(encoder: SentenceTransformerEncoder) -> None:
+def test_a_title_is_read_with_the_text_and_is_no_part_of_the_spans(reading: Encoder) -> None:
     text = "It may be 5 GB. It is billed monthly."
-    question = encoder.encode([whole("how large may an upload be?")])[0][0]
+    question = reading.encode([whole("how large may an upload be?")])[0][0]
     bare, titled, other = (
-        encoder.encode([Passage(text, ((0, 15), (16, 37)), title)])[0]
+        reading.encode([Passage(text, ((0, 15), (16, 37)), title)])[0]
         for title in ("", "Upload size limits", "Cat food")
     )
     assert titled.shape == bare.shape
     assert titled[0] @ question > bare[0] @ question > other[0] @ question
 
 
-def test_a_title_of_any_length_leaves_room_for_the_text(encoder: SentenceTransformerEncoder) -> None:
-    (vectors,) = encoder.encode([Passage("An upload may be 5 GB.", ((0, 22),), "very " * 3000)])
+def test_a_title_of_any_length_leaves_room_for_the_text(reading: Encoder) -> None:
+    (vectors,) = reading.encode([Passage("An upload may be 5 GB.", ((0, 22),), "very " * 3000)])
     assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5)
 
 
-def test_spans_without_tokens_are_zero(encoder: SentenceTransformerEncoder) -> None:
+def test_spans_without_tokens_are_zero(reading: Encoder) -> None:
     text = "  One.   Two.  "
     spans = ((0, 2), (2, 6), (4, 4), (6, 9), (0, 0), (15, 15), (9, 13), (13, 15))
-    (vectors,) = encoder.encode([Passage(text, spans)])
+    (vectors,) = reading.encode([Passage(text, spans)])
     assert [bool(row.any()) for row in vectors] == [False, True, False, False, False, False, True, False]
 
 
 @pytest.mark.parametrize("text", ["", "   \n\t ", "\u200b", "\ud800"])
-def test_texts_of_nothing_much(encoder: SentenceTransformerEncoder, text: str) -> None:
-    none, one = encoder.encode([Passage(text, ()), whole(text)])
+def test_texts_of_nothing_much(reading: Encoder, text: str) -> None:
+    none, one = reading.encode([Passage(text, ()), whole(text)])
     assert none.shape == (0, 384)
     assert one.shape == (1, 384)
     assert np.isfinite(one).all()
 
 
-def test_no_passages(encoder: SentenceTransformerEncoder) -> None:
-    assert encoder.encode([]) == []
+def test_no_passages(reading: Encoder) -> None:
+    assert reading.encode([]) == []
 
 
-def test_lone_surrogates_count_as_the_replacement_character(encoder: SentenceTransformerEncoder) -> None:
+def test_lone_surrogates_count_as_the_replacement_character(reading: Encoder) -> None:
     spans = ((0, 6), (6, 12))
-    broken, replaced = encoder.encode(
+    broken, replaced = reading.encode(
         [Passage("ab\ud800cd. Limit.", spans, "t\udfff"), Passage("ab\ufffdcd. Limit.", spans, "t\ufffd")]
     )
     np.testing.assert_allclose(broken, replaced, atol=1e-6)
@@ -176,13 +203,13 @@ def test_any_text_and_any_spans(data: st.DataObject) -> None:
 def test_threads_share_one_model(encoder: SentenceTransformerEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen threads that all come first: the model is loaded once, and each gets the vectors of its own text."""
     loads = []
-    real = retrieval.encoder._LoadedModel
+    real = retrieval.bert_reader.BertReader
 
-    def counted(path: str) -> object:
-        loads.append(path)
-        return real(path)
+    def counted(checkpoint: BertCheckpoint) -> object:
+        loads.append(checkpoint)
+        return real(checkpoint)
 
-    monkeypatch.setattr(retrieval.encoder, "_LoadedModel", counted)
+    monkeypatch.setattr(retrieval.bert_reader, "BertReader", counted)
     fresh = SentenceTransformerEncoder()
     expected = [encoder.encode([whole(f"Rule {n}.")])[0] for n in range(16)]
     got: dict[int, np.ndarray] = {}
@@ -197,69 +224,6 @@ def test_threads_share_one_model(encoder: SentenceTransformerEncoder, monkeypatc
     assert len(loads) == 1
     for n in range(16):
         np.testing.assert_allclose(got[n], expected[n], atol=1e-4)
-
-
-# --- identity ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def copied_model(tmp_path: Path) -> Path:
-    return Path(
-        shutil.copytree(MODEL_FOLDER, tmp_path / "tuned", ignore=shutil.ignore_patterns("README*", "data_config*"))
-    )
-
-
-def test_identity_is_the_same_for_the_same_weights(copied_model: Path) -> None:
-    one, other = SentenceTransformerEncoder(str(copied_model)), SentenceTransformerEncoder(str(copied_model))
-    assert one.identity == other.identity
-    assert one.identity != SentenceTransformerEncoder().identity  # another folder name, and fewer files
-
-
-def test_identity_changes_when_one_layer_was_trained(copied_model: Path) -> None:
-    """Fine-tuning with frozen embeddings changes the middle of the file and neither its size nor its ends."""
-    before = SentenceTransformerEncoder(str(copied_model)).identity
-    weights = load_file(copied_model / "model.safetensors")
-    name = next(name for name in weights if "layer.3" in name and name.endswith("query.weight"))
-    weights[name] = weights[name] * np.float32(1.01)
-    save_file(weights, copied_model / "model.safetensors", metadata={"format": "pt"})
-    assert SentenceTransformerEncoder(str(copied_model)).identity != before
-
-
-def test_identity_changes_with_the_pooling_and_the_tokenizer(copied_model: Path) -> None:
-    seen = {SentenceTransformerEncoder(str(copied_model)).identity}
-    for file in ("1_Pooling/config.json", "tokenizer.json", "vocab.txt"):
-        with (copied_model / file).open("a") as stream:
-            stream.write(" ")
-        seen.add(SentenceTransformerEncoder(str(copied_model)).identity)
-    assert len(seen) == 4
-
-
-def test_identity_of_a_hub_name_needs_no_model() -> None:
-    assert SentenceTransformerEncoder("someone/some-model").identity.startswith("someone/some-model/")
-
-
-def test_a_model_that_pools_otherwise_is_refused(copied_model: Path) -> None:
-    config = copied_model / "1_Pooling/config.json"
-    text = config.read_text()
-    assert '"pooling_mode_mean_tokens": true' in text
-    config.write_text(
-        text.replace('"pooling_mode_mean_tokens": true', '"pooling_mode_mean_tokens": false').replace(
-            '"pooling_mode_cls_token": false', '"pooling_mode_cls_token": true'
-        )
-    )
-    with pytest.raises(UnsuitableModel, match="pool by mean"):
-        SentenceTransformerEncoder(str(copied_model)).encode([whole("x")])
-
-
-def test_a_model_with_a_short_window_reads_long_texts_too(copied_model: Path) -> None:
-    config = copied_model / "sentence_bert_config.json"
-    config.write_text(config.read_text().replace("256", "24"))
-    short = SentenceTransformerEncoder(str(copied_model))
-    words = tuple((m, m + len(word)) for m, word in _words(LONG[:600]))
-    (vectors,) = short.encode(
-        [Passage(LONG[:600], words, "A title of many, many, many words, longer than the window is")]
-    )
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 _SHARED = SentenceTransformerEncoder()  # hypothesis wants no function-scoped fixtures; loads at first use
