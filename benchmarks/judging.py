@@ -19,6 +19,7 @@ from compressor.tokens import count_each
 
 OVER_BUDGET, REORDERED, NOT_VERBATIM = "over budget", "reordered", "not verbatim"
 
+_COUNT = re.compile(r"… \d+ more like (?:this|those above) …")
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -103,7 +104,8 @@ def _is_gap(text: str, markers: Sequence[str]) -> bool:
 
 
 def _without(text: str, markers: Sequence[str]) -> str:
-    """Longest markers first: "# …" holds "…"."""
+    """Longest markers first: "# …" holds "…". What counts the lines that were left out is a marker too."""
+    text = _COUNT.sub(" ", text)
     for marker in sorted(markers, key=len, reverse=True):
         text = text.replace(marker.strip(), " ")
     return text

@@ -9,41 +9,63 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from typing import Any
+from typing import Any, Final
 
+from compressor.citations import Shown
+from compressor.prompts import CHAT, Api, Path, Text, documents
+from compressor.prompts import BadPayload as BadPayload
 from compressor.ranking import Kept
 from compressor.recognition import Block, find_blocks, outside
 from compressor.segments import Source
 
 OPTIONS = "trimtab"
 
-
-class BadPayload(ValueError):
-    """A request that cannot be understood. `param` names the field in the caller's own terms."""
-
-    def __init__(self, param: str, reason: str) -> None:
-        super().__init__(f"{param}: {reason}")
-        self.param = param
-        self.reason = reason
+APART: Final = -2
+"""The turn of what stands beside the conversation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the messages a source stands: message, content part (None: the content is a string), and the block in it."""
+    """Where a source stands: the path of its text in the body, the number of its message, and the block in the text.
 
-    message: int
-    part: int | None
+    `held`: the text is all context, and what holds it goes when nothing of it is kept.
+    """
+
+    path: Path
+    turn: int
     block: Block
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A parsed chat request. `places[i]` is where `sources[i]` came from; None for contexts given beside the messages."""
+    """A parsed request. `places[i]` is where `sources[i]` came from; None for contexts given beside the messages."""
 
     query: str
     sources: tuple[Source, ...]
     places: tuple[Place | None, ...]
     body: Mapping[str, Any]
+    api: Api = CHAT
+    texts: tuple[Text, ...] = ()
+
+    @property
+    def turns(self) -> int:
+        """How many messages the conversation has."""
+        turns = self.body.get(self.api.turns)
+        return len(turns) if isinstance(turns, list) else 1
+
+    @property
+    def images(self) -> int:
+        """How many images the conversation holds."""
+        found, stack = 0, [self.body.get(self.api.turns)]
+        while stack:
+            item = stack.pop()
+            if isinstance(item, Mapping):
+                found += item.get("type") in _IMAGES
+                stack.extend(item.values())
+            elif isinstance(item, list):
+                stack.extend(item)
+        return found
 
     def rebuilt(self, kept: Sequence[Kept]) -> dict[str, Any]:
         """The body to forward: each source replaced by what is kept of it, our own options taken out.
@@ -51,57 +73,108 @@ class Payload:
         Contexts given beside the messages are written before the last user message, in a message of their own, so that
         every message of the caller stays as it was.
         """
-        by_place: dict[tuple[int, int | None], list[tuple[Block, str]]] = {}
+        edits: dict[Path, list[tuple[Place, str]]] = {}
         beside: list[tuple[Source, str]] = []
         for source, place, keep in zip(self.sources, self.places, kept, strict=True):
             if place is None:
                 beside.append((source, keep.text))
             else:
-                by_place.setdefault((place.message, place.part), []).append((place.block, keep.text))
-        messages = [
-            _with_blocks(message, {part: edits for (m, part), edits in by_place.items() if m == number})
-            for number, message in enumerate(self.body["messages"])
-        ]
+                edits.setdefault(place.path, []).append((place, keep.text))
+        body = {name: value for name, value in self.body.items() if name != OPTIONS}
+        if edits:
+            body = _replaced(body, _tree({path: _edits(each) for path, each in edits.items()}), self.api)
         if written := written_contexts(beside):
-            messages.insert(_last_user(messages), {"role": "user", "content": written})
-        return {name: value for name, value in self.body.items() if name != OPTIONS} | {"messages": messages}
+            turns = body.get(self.api.turns)
+            turns = list(turns) if isinstance(turns, list) else [{"role": "user", "content": turns}]
+            turns.insert(self.beside, {"role": "user", "content": written})
+            body[self.api.turns] = turns
+        return body
+
+    @property
+    def beside(self) -> int:
+        """Before which message contexts are written: the last one of the user's, and never between a call and its result."""
+        answers = {text.turn for text in self.texts if text.role == "tool"}
+        return max(
+            (text.turn for text in self.texts if text.role == "user" and text.turn not in answers), default=self.turns
+        )
+
+    @property
+    def cited(self) -> bool:
+        """Whether the answer will point into contexts, so that none of their blocks may go."""
+        return any(text.cited for text in self.texts)
+
+    def shown(self, kept: Sequence[Kept]) -> dict[int, Shown]:
+        """The documents that are to be cited and were cut, by the number that citations call them by."""
+        if not self.cited:
+            return {}
+        numbers = {(*path, "source", "data"): number for number, path in enumerate(documents(self.body))}
+        cut = zip(self.sources, self.places, kept, strict=True)
+        return {
+            numbers[place.path]: Shown.of(source.text, keep, len(_margins(source.text)[0]))
+            for source, place, keep in cut
+            if place is not None and place.path in numbers and keep.text not in ("", source.text)
+        }
 
     def fixed_texts(self) -> Iterator[str]:
         """Every text that is sent whatever is cut, as an upper bound: protected words, tools, and the tags around contexts."""
-        blocks: dict[tuple[int, int | None], list[Block]] = {}
+        return (text for _, text in self.fixed_texts_by_turn())
+
+    def fixed_texts_by_turn(self) -> Iterator[tuple[int, str]]:
+        """`fixed_texts`, each with the number of its message: -1 before the conversation, APART for contexts beside it."""
+        blocks: dict[Path, list[Block]] = {}
         for source, place in zip(self.sources, self.places, strict=True):
             if place is None:
-                yield _written(source, "")
+                yield APART, _written(source, "")
             else:
                 inner = replace(place.block, outer_start=place.block.start, outer_end=place.block.end)
-                blocks.setdefault((place.message, place.part), []).append(inner)
-        for number, message in enumerate(self.body["messages"]):
-            for part, text in _texts(message):
-                yield from outside(text, tuple(blocks.get((number, part), ())))
-            yield from _strings(message.get("tool_calls"))
-        yield from _strings(self.body.get("tools"))
-        yield from _strings(self.body.get("response_format"))
+                blocks.setdefault(place.path, []).append(inner)
+        for text in self.texts:
+            own = tuple(blocks.get(text.path, ())) if text.path else ()
+            yield from ((text.turn, words) for words in outside(text.text, own))
+
+
+_IMAGES: Final = ("image_url", "image", "input_image")
+
+
+def parse(
+    api: Api, body: Mapping[str, Any], contexts: Sequence[Source] = (), query: str | None = None, settled_turns: int = 0
+) -> Payload:
+    """A request's body, with what its `trimtab` object said: `contexts` and `query`.
+
+    Without `contexts`, they are looked for in what users and tools say (`recognition`), after the last mark of a prefix
+    that is to be cached, and not in the first `settled_turns` messages, which were sent before. Without `query`, it is what
+    the last user message says outside its context. Raises BadPayload where the conversation is not what the API promises.
+    """
+    texts = tuple(api.texts(body))
+    found: list[tuple[Source, Place | None]] = [(source, None) for source in contexts]
+    if not contexts:
+        cited = any(text.cited for text in texts)
+        cached = max((number for number, text in enumerate(texts) if text.ends_prefix), default=-1)
+        for text in (each for each in texts[cached + 1 :] if each.turn >= settled_turns):
+            found += _found(text, cited)
+    places = tuple(place for _, place in found)
+    query = query if query is not None else _question(texts, places)
+    return Payload(query, tuple(source for source, _ in found), places, body, api, texts)
 
 
 def parse_chat(body: Mapping[str, Any], contexts: Sequence[Source] = (), query: str | None = None) -> Payload:
-    """A chat completion's body, with what its `trimtab` object said: `contexts` and `query`.
+    """`parse` of a chat completion."""
+    return parse(CHAT, body, contexts, query)
 
-    Without `contexts`, they are looked for in user and tool messages (`recognition`). Without `query`, it is what the
-    last user message says outside its context. Raises BadPayload where `messages` is not what the wire promises.
-    """
-    messages = _checked_messages(body)
-    found: list[tuple[Source, Place | None]] = [(source, None) for source in contexts]
-    if not contexts:
-        for number, message in enumerate(messages):
-            if message["role"] in ("user", "tool", "function"):
-                for part, text in _texts(message):
-                    for block in find_blocks(text, whole=message["role"] != "user"):
-                        name = f"messages.{number}" + ("" if part is None else f".{part}") + f":{block.start}"
-                        source = Source(name, text[block.start : block.end], block.title)
-                        found.append((source, Place(number, part, block)))
-    places = tuple(place for _, place in found)
-    query = query if query is not None else _question(messages, places)
-    return Payload(query, tuple(source for source, _ in found), places, body)
+
+def _found(text: Text, cited: bool) -> Iterator[tuple[Source, Place]]:
+    """`cited`: something in the body is, and citations count blocks: none may go."""
+    if text.role == "fixed" or not text.path:
+        return
+    if text.role == "context":
+        whole_text = Block(0, len(text.text), 0, len(text.text), text.title)
+        blocks: tuple[Block, ...] = (whole_text,) if text.text.strip() else ()
+    else:
+        blocks = find_blocks(text.text, whole=text.role == "tool")
+    for block in blocks:
+        name = ".".join(map(str, text.path)) + f":{block.start}"
+        source = Source(name, text.text[block.start : block.end], block.title)
+        yield source, Place(text.path, text.turn, block, held=text.role == "context" and not cited)
 
 
 def written_contexts(contexts: Sequence[tuple[Source, str]]) -> str:
@@ -115,38 +188,58 @@ def _written(source: Source, text: str) -> str:
     return f"<document{title}>\n{text}\n</document>"
 
 
-def _checked_messages(body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise BadPayload("messages", "must be a list with at least one message")
-    for number, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise BadPayload(f"messages.{number}", 'must be an object with a "role"')
-    return messages
+def _edits(edits: Sequence[tuple[Place, str]]) -> _Edit:
+    return _Edit(tuple((place.block, kept) for place, kept in edits), edits[0][0].held)
 
 
-def _texts(message: Mapping[str, Any]) -> Iterator[tuple[int | None, str]]:
-    """A message's texts with the number of their content part, None where the content is one string."""
-    content = message.get("content")
-    if isinstance(content, str):
-        yield None, content
-    elif isinstance(content, list):
-        for number, part in enumerate(content):
-            if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-                yield number, part["text"]
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    """What becomes of one text."""
+
+    blocks: tuple[tuple[Block, str], ...]
+    held: bool
 
 
-def _with_blocks(message: Mapping[str, Any], edits: Mapping[int | None, list[tuple[Block, str]]]) -> Mapping[str, Any]:
-    if not edits:
-        return message
-    content = message["content"]
-    if isinstance(content, str):
-        return {**message, "content": _edited(content, edits[None])}
-    parts = [
-        {**part, "text": _edited(part["text"], edits[number])} if number in edits else part
-        for number, part in enumerate(content)
-    ]
-    return {**message, "content": parts}
+def _tree(edits: Mapping[Path, _Edit]) -> dict[str | int, Any]:
+    """The edits by the steps of their paths."""
+    tree: dict[str | int, Any] = {}
+    for path, edit in edits.items():
+        at = tree
+        for step in path[:-1]:
+            at = at.setdefault(step, {})
+        at[path[-1]] = edit
+    return tree
+
+
+_GONE: Final = object()
+"""What a context becomes of which nothing is kept; its block goes with it, up to the message or result that holds it."""
+
+
+def _replaced(value: Any, tree: Any, api: Api) -> Any:
+    if isinstance(tree, _Edit):
+        if tree.held and not any(kept.strip() for _, kept in tree.blocks):
+            return _GONE
+        text = _edited(value, tree.blocks)
+        return text if text.strip() else api.blank or text
+    if isinstance(value, list):
+        items = [_replaced(item, tree[at], api) if at in tree else item for at, item in enumerate(value)]
+        items = [item for item in items if item is not _GONE]
+        return items or _GONE
+    fields = {name: _replaced(each, tree[name], api) if name in tree else each for name, each in value.items()}
+    gone = [name for name, each in fields.items() if each is _GONE]
+    if not gone:
+        return fields
+    left = _LEFT.get(str(value.get("type", "message")))
+    return _GONE if left is None else fields | dict.fromkeys(gone, left)
+
+
+_LEFT: Final[Mapping[str, Any]] = {
+    "message": "…",
+    "tool_result": "…",
+    "function_call_output": "…",
+    "file_search_call": [],
+}
+"""What stays behind in a message, or in an item that answers another, of whose contexts nothing is kept."""
 
 
 def _edited(text: str, edits: Sequence[tuple[Block, str]]) -> str:
@@ -178,33 +271,16 @@ _QUESTION_LABEL = re.compile(
 _ANSWER_LABEL = re.compile(r"\n[ \t]*(?:helpful )?answer[ \t]*[:：]?\s*$", re.I)
 
 
-def _question(messages: Sequence[Mapping[str, Any]], places: Sequence[Place | None]) -> str:
-    number = _last_user(messages)
-    if number == len(messages):
+def _question(texts: Sequence[Text], places: Sequence[Place | None]) -> str:
+    turn = max((text.turn for text in texts if text.role == "user"), default=None)
+    if turn is None:
         return ""
-    blocks: dict[int | None, list[Block]] = {}
+    blocks: dict[Path, list[Block]] = {}
     for place in places:
-        if place is not None and place.message == number:
-            blocks.setdefault(place.part, []).append(place.block)
-    words = [w for part, text in _texts(messages[number]) for w in outside(text, tuple(blocks.get(part, ())))]
+        if place is not None and place.turn == turn:
+            blocks.setdefault(place.path, []).append(place.block)
+    asked = [text for text in texts if text.turn == turn and text.role == "user"]
+    words = [w for text in asked for w in outside(text.text, tuple(blocks.get(text.path, ())))]
     said = _ANSWER_LABEL.sub("", "\n".join(w.strip() for w in words if w.strip()))
     labelled = _QUESTION_LABEL.match(said)
     return said[labelled.end() :].strip() if labelled and said[labelled.end() :].strip() else said
-
-
-def _last_user(messages: Sequence[Mapping[str, Any]]) -> int:
-    """The number of the last user message; len(messages) if there is none."""
-    return next((n for n in range(len(messages) - 1, -1, -1) if messages[n]["role"] == "user"), len(messages))
-
-
-def _strings(value: object) -> Iterator[str]:
-    """Keys and values of a JSON tree, as a provider would count them in a prompt."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, Mapping):
-            stack.extend((*item.keys(), *item.values()))
-        elif isinstance(item, list):
-            stack.extend(item)

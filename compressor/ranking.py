@@ -1,49 +1,43 @@
 """Ranking: one order over a payload's segments, and everything that can be asked of it.
 
-Rank once, then cut to any budget. Pure: knows nothing of encoders, messages or prices.
+Rank once, then cut to any budget. What costs nothing to lose goes first: below the full size, second copies and white
+space that nobody needs are never kept. Pure: knows nothing of encoders, messages or prices.
 """
 
 from __future__ import annotations
 
 import bisect
 import functools
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.lossless import Savings, no_savings, savings
 from compressor.segments import Segment, Source
+from compressor.selection import Selection
 from compressor.tokens import DEFAULT_ENCODING, count_each, count_tokens
+from compressor.writing import DEFAULT_MARKER, Kept, Writer
 
-Span = tuple[int, int]
+__all__ = ["DEFAULT_MARKER", "Kept", "Ranking", "Trimmed", "whole"]
 
-DEFAULT_MARKER = " … "  # one token: the space after it is part of the next word's token
-
-# kinds that go on in the same line after a gap, and after which kinds they do
-_RUNNING_TEXT = {"prose": ("prose",), "html": ("html",), "chat-part": ("chat", "chat-part")}
-_CODE_GAP = "\n    # …\n    "  # what it is counted as: each piece of code brings its own, with its indentation
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What is left of one source: `text` is the slices `spans` of the original, in order, joined by gap markers."""
-
-    id: str
-    text: str
-    spans: tuple[Span, ...]
+TWIN_WAIT = 0.5  # standard deviations of the scores that a second copy falls behind
 
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """A payload cut to a budget: one `Kept` for every source, in order. `dropped` counts sources of which nothing is left."""
+    """A payload cut to a budget: one `Kept` for every source, in order. `dropped` counts sources of which nothing is left.
+
+    Of `tokens_before - tokens_after`, the first `lossless_tokens` went with second copies and white space, at no loss.
+    """
 
     contexts: tuple[Kept, ...]
     tokens_before: int
     tokens_after: int
     coverage_estimate: float
     dropped: int
+    lossless_tokens: int = 0
 
 
 @dataclass(frozen=True, eq=False)  # no slots: the curve is computed on first use and kept
@@ -66,23 +60,36 @@ class Ranking:
         """Tokens of all the sources' texts, each counted by itself."""
         return sum(count_each([source.text for source in self.sources], self.encoding))
 
+    @functools.cached_property
+    def lean_tokens(self) -> int:
+        """Tokens of the payload without what costs nothing to lose: from here on, nothing is lost."""
+        return self._lean[1]
+
     def cut(self, budget_tokens: int) -> Trimmed:
-        """The best of the payload that fits: `tokens_after <= budget_tokens`, always. The whole payload if that fits."""
+        """The best of the payload that fits: `tokens_after <= budget_tokens`, always.
+
+        The payload as it came, byte for byte, if that fits; else without its second copies and needless white space, if
+        that does; else the best of that.
+        """
         if budget_tokens >= self.full_tokens:
-            return self._trimmed(whole(self.sources), self.full_tokens, 1.0)
-        selection = _Selection(self)
+            return self._trimmed(whole(self.sources), self.full_tokens, 1.0, 0)
+        lossless_tokens = self.full_tokens - self.lean_tokens
+        if budget_tokens >= self.lean_tokens:
+            return self._trimmed(self._write(self._everything), self.lean_tokens, 1.0, lossless_tokens)
+        selection = self._selection()
         for index in self._order:
             selection.add_if_fits(index, budget_tokens)
-        kept = [self._render(number, selection.kept) for number in range(len(self.sources))]
+        kept = self._write(selection.kept)
         tokens = count_each([k.text for k in kept], self.encoding)
         # parts were counted apart, and a whole can come out longer: then the weakest go, as many as will do by that measure
         weakest_first = reversed(self._order)
         while (excess := sum(tokens) - max(budget_tokens, 0)) > 0:
             for number in selection.drop(weakest_first, excess * selection.tokens / sum(tokens)):
-                kept[number] = self._render(number, selection.kept)
+                kept[number] = self._writer.written(number, selection.kept)
                 tokens[number] = count_tokens(kept[number].text, self.encoding)
-        coverage = float(self.probabilities[sorted(selection.kept)].sum()) if selection.kept else 0.0
-        return self._trimmed(kept, sum(tokens), min(coverage, 1.0))
+        said = sorted({self._stands_for.get(i, i) for i in selection.kept})
+        coverage = float(self._worth[said].sum()) if said else 0.0
+        return self._trimmed(kept, sum(tokens), min(coverage, 1.0), lossless_tokens)
 
     def coverage(self, budget_tokens: int) -> float:
         """The expected share of the evidence that a cut to `budget_tokens` keeps, 0 to 1; never falls as budgets grow."""
@@ -98,148 +105,133 @@ class Ranking:
             return 0
         budgets, coverages = self._curve
         position = bisect.bisect_left(coverages, coverage)
-        return min(budgets[position], self.full_tokens) if position < len(budgets) else self.full_tokens
+        return budgets[position] if position < len(budgets) else self.full_tokens
+
+    def steps(self) -> Sequence[int]:
+        """The budgets in tokens at which coverage rises, ascending: between two of them, more tokens keep nothing more."""
+        return self._curve[0]
 
     @functools.cached_property
     def _order(self) -> tuple[int, ...]:
-        """Segments that stand for themselves, best first. Skeletons come along with what needs them."""
-        order = np.argsort(-self.scores, kind="stable")
-        return tuple(int(i) for i in order if int(i) not in self._skeletons)
+        """Segments that may be chosen, best first. Skeletons come along with what needs them; of second copies, those of
+        whole texts not at all, and others late: by then they only spare what is kept around them a gap."""
+        skeletons = {s for segment in self.segments for s in segment.skeleton}
+        passed_over = {i for i in skeletons if self.segments[i].stub is None}
+        passed_over |= {i for _, *others in self._savings.copies for i in others}
+        scores = self._scores_with_outlines(skeletons)
+        for group in self._savings.twins:
+            _, *others = self._led(group)
+            scores[others] -= TWIN_WAIT * scores.std()
+        order = np.argsort(-scores, kind="stable")
+        return tuple(int(i) for i in order if int(i) not in passed_over)
+
+    def _scores_with_outlines(self, skeletons: set[int]) -> NDArray[np.float64]:
+        """The scores, a signature's at least halfway to the best of what stands beside it under the same one.
+
+        So a class of which something is kept shows what else it can do, before text that is no better.
+        """
+        signatures = [i for i in skeletons if self.segments[i].stub and self.segments[i].skeleton]
+        scores = np.array(self.scores, np.float64)
+        best: dict[int, float] = {}
+        for segment, score in zip(self.segments, self.scores, strict=True):
+            for s in segment.skeleton:
+                best[s] = max(best.get(s, score), score)
+        for i in signatures:
+            above = [s for s in self.segments[i].skeleton if s < i and self.segments[s].stub]
+            if above:
+                scores[i] = max(scores[i], (scores[i] + best[max(above)]) / 2)
+        return scores
 
     @functools.cached_property
-    def _skeletons(self) -> frozenset[int]:
-        return frozenset(s for segment in self.segments for s in segment.skeleton)
+    def _worth(self) -> NDArray[np.float64]:
+        """`probabilities`, those of second copies given to the copy that stands for them."""
+        worth = np.array(self.probabilities, np.float64)
+        for other, first in self._stands_for.items():
+            worth[first] += worth[other]
+            worth[other] = 0.0
+        return worth
+
+    @functools.cached_property
+    def _stands_for(self) -> dict[int, int]:
+        """For each second copy the segment that says the same and counts for both."""
+        led = (*self._savings.copies, *(self._led(group) for group in self._savings.twins))
+        return {other: first for first, *others in led for other in others}
+
+    def _led(self, group: Sequence[int]) -> list[int]:
+        """Twins, the best first."""
+        return sorted(group, key=lambda i: (-self.scores[i], i))
+
+    def _second_copies(self, saved: Savings) -> set[int]:
+        led = (*saved.copies, *(self._led(group) for group in saved.twins))
+        return {i for _, *others in led for i in others}
+
+    @functools.cached_property
+    def _lean(self) -> tuple[Savings, int]:
+        """What costs nothing to lose, and the tokens of what is left then. Nothing, where that would not save any."""
+        found = savings(self.sources, self.segments, self.encoding)
+        if found:
+            kept = self._all_but(self._second_copies(found))
+            writer = Writer(self.sources, self.segments, found.blanks, self.marker)
+            texts = [writer.written(number, kept).text for number in range(len(self.sources))]
+            tokens = sum(count_each(texts, self.encoding))
+            if tokens < self.full_tokens:
+                return found, tokens
+        return no_savings(self.sources, self.segments), self.full_tokens
+
+    @property
+    def _savings(self) -> Savings:
+        return self._lean[0]
+
+    def _all_but(self, left_out: set[int]) -> set[int]:
+        """Every segment but those, and the skeletons that nothing needs then."""
+        skeletons = {s for segment in self.segments for s in segment.skeleton}
+        kept = {i for i in range(len(self.segments)) if i not in left_out and i not in skeletons}
+        kept |= {s for i in kept for s in self.segments[i].skeleton}
+        return kept | {i for i in skeletons if self.segments[i].stub is not None and i not in left_out}
+
+    @functools.cached_property
+    def _everything(self) -> set[int]:
+        return self._all_but(self._second_copies(self._savings))
+
+    @functools.cached_property
+    def _writer(self) -> Writer:
+        return Writer(self.sources, self.segments, self._savings.blanks, self.marker)
+
+    def _write(self, kept: set[int]) -> list[Kept]:
+        return [self._writer.written(number, kept) for number in range(len(self.sources))]
+
+    def _selection(self) -> Selection:
+        return Selection(self.segments, self._savings.tokens, self.gap_tokens)
 
     @functools.cached_property
     def _curve(self) -> tuple[list[int], list[float]]:
-        """Budgets in tokens, ascending, and the coverage that each buys: one point for every segment in `_order`."""
-        selection = _Selection(self)
+        """Budgets in tokens, ascending, and the coverage that each buys: one point for every segment in `_order` that adds
+        any, as far as those are smaller than all that is worth keeping, which is the last."""
+        selection = self._selection()
         budgets: list[int] = []
         coverages: list[float] = []
         coverage = 0.0
         for index in self._order:
-            coverage += float(self.probabilities[selection.add(index)].sum())
+            gained = float(self._worth[selection.add(index)].sum())
+            if selection.tokens >= self.lean_tokens:
+                break
+            if not gained:
+                continue
+            coverage += gained
             # a segment that joins two runs gives back a gap, which can cost more than the segment
             budgets.append(max(selection.tokens, budgets[-1] if budgets else 0))
             coverages.append(min(coverage, 1.0))
-        return budgets, coverages
+        return [*budgets, self.lean_tokens], [*coverages, 1.0]
 
     @functools.cached_property
     def gap_tokens(self) -> dict[str, int]:
         """What a gap costs, by kind of segment."""
-        return {kind: count_tokens(self._gap_before(kind), self.encoding) for kind in {s.kind for s in self.segments}}
+        before = self._writer.gap_before
+        return {kind: count_tokens(before(kind), self.encoding) for kind in {s.kind for s in self.segments}}
 
-    @functools.cached_property
-    def _gaps(self) -> dict[str, str]:
-        in_line = dict.fromkeys(_RUNNING_TEXT, self.marker)
-        return {**in_line, "json": ", ", "json-open": "", "json-close": "", "code": _CODE_GAP}
-
-    def _gap_before(self, kind: str) -> str:
-        """What stands where something was left out before a segment of `kind`: a line of its own, in what is made of lines."""
-        return self._gaps.get(kind, f"\n{self.marker.strip()}\n" if self.marker.strip() else "\n")
-
-    @functools.cached_property
-    def _first_segments(self) -> list[int]:
-        """For each source the number of its first segment, and one past the last at the end."""
-        starts = np.searchsorted([s.source for s in self.segments], np.arange(len(self.sources) + 1))
-        return [int(start) for start in starts]
-
-    def _render(self, number: int, kept: set[int]) -> Kept:
-        source = self.sources[number]
-        first, last = self._first_segments[number], self._first_segments[number + 1]
-        spans: list[Span] = []
-        text = ""
-        previous: int | None = None
-        for index in range(first, last):
-            if index not in kept:
-                continue
-            segment = self.segments[index]
-            if previous == index - 1 and spans:
-                text += source.text[spans[-1][1] : segment.end]
-                spans[-1] = (spans[-1][0], segment.end)
-            else:
-                gap = self._gap(previous, index) if previous is not None else ""
-                text += gap + source.text[segment.start : segment.end]
-                spans.append((segment.start, segment.end))
-            previous = index
-        return Kept(source.id, text, tuple(spans))
-
-    def _gap(self, before: int, after: int) -> str:
-        kinds = (self.segments[before].kind, self.segments[after].kind)
-        if kinds[0] == "json-open" or kinds[1] == "json-close":
-            return ""
-        own = self.segments[after].gap
-        if own is not None:
-            return own
-        if kinds[1] in _RUNNING_TEXT and kinds[0] not in _RUNNING_TEXT[kinds[1]]:
-            return self._gap_before("line")  # a sentence after a table's row begins on a line of its own
-        return self._gap_before("json" if kinds[1].startswith("json") else kinds[1])
-
-    def _trimmed(self, kept: list[Kept], tokens: int, coverage: float) -> Trimmed:
-        return Trimmed(tuple(kept), self.full_tokens, tokens, coverage, sum(not k.text for k in kept))
-
-
-class _Selection:
-    """Segments chosen so far and what they cost together: their tokens, and a gap between runs that do not touch."""
-
-    def __init__(self, ranking: Ranking) -> None:
-        self._segments = ranking.segments
-        self._skeletons = ranking._skeletons
-        self._gap_tokens = ranking.gap_tokens
-        self._runs: Counter[int] = Counter()
-        self.kept: set[int] = set()
-        self.tokens = 0
-
-    def add(self, index: int) -> list[int]:
-        """Choose segment `index` with its skeleton; what was new."""
-        new = self._new(index)
-        self.tokens += self._cost(new)
-        for i in new:
-            self._runs[self._segments[i].source] += self._run_change(i)
-            self.kept.add(i)
-        return new
-
-    def add_if_fits(self, index: int, budget_tokens: int) -> None:
-        if index not in self.kept and self.tokens + self._cost(self._new(index)) <= budget_tokens:
-            self.add(index)
-
-    def drop(self, order: Iterator[int], tokens: float) -> set[int]:
-        """Drop segments, taken from `order`, that hold `tokens` together, and skeletons that then hold nothing.
-
-        At least one, if there is one. The sources that lost something. Gaps are not counted again: the caller does that.
-        """
-        changed: set[int] = set()
-        target = self.tokens - tokens
-        while (self.tokens > target or not changed) and (index := next(order, None)) is not None:
-            if index in self.kept:
-                self.kept.discard(index)
-                changed.add(self._segments[index].source)
-                self.tokens -= self._segments[index].tokens
-        needed = {s for i in self.kept if i not in self._skeletons for s in self._segments[i].skeleton}
-        self.kept -= self._skeletons - needed
-        return changed
-
-    def _new(self, index: int) -> list[int]:
-        return [i for i in (*self._segments[index].skeleton, index) if i not in self.kept]
-
-    def _cost(self, new: list[int]) -> int:
-        """Each new run but a source's first may need a gap. Runs that the new segment joins give their gap back."""
-        cost = 0
-        started = self._runs[self._segments[new[0]].source] > 0 if new else False
-        for i in new:
-            segment = self._segments[i]
-            cost += segment.tokens + started * self._run_change(i) * self._gap_tokens[segment.kind]
-            started = True
-        return cost
-
-    def _run_change(self, index: int) -> int:
-        source = self._segments[index].source
-        touching = sum(
-            i in self.kept and self._segments[i].source == source
-            for i in (index - 1, index + 1)
-            if 0 <= i < len(self._segments)
-        )
-        return 1 - touching
+    def _trimmed(self, kept: list[Kept], tokens: int, coverage: float, lossless_tokens: int) -> Trimmed:
+        dropped = sum(not k.text for k in kept)
+        return Trimmed(tuple(kept), self.full_tokens, tokens, coverage, dropped, lossless_tokens)
 
 
 def whole(sources: Sequence[Source]) -> list[Kept]:

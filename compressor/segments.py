@@ -25,7 +25,9 @@ class Segment:
 
     `tokens` counts the span with a space before it, as it stands in running text. `skeleton` holds the numbers of the
     segments it makes no sense without (a table's header, JSON's brackets): keeping it keeps them. `gap`: what stands
-    before it when the segment before it was left out, where its kind's own gap would not do (code, JSON lines).
+    before it when the segment before it was left out, where its kind's own gap would not do (code, JSON lines). `stub`:
+    of a segment that is in skeletons and may still be kept for itself, what stands for all that is under it when nothing
+    of that is kept (a signature's body).
     """
 
     source: int
@@ -35,6 +37,7 @@ class Segment:
     tokens: int
     skeleton: tuple[int, ...] = ()
     gap: str | None = None
+    stub: str | None = None
 
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -50,6 +53,6 @@ def segmented(sources: Sequence[Source], encoding: str = DEFAULT_ENCODING) -> tu
         first_of.setdefault(number, index)
     counts = count_each([" " + texts[number][p.start : p.end] for number, p in pieces], encoding)
     return tuple(
-        Segment(number, p.start, p.end, p.kind, tokens, tuple(first_of[number] + s for s in p.skeleton), p.gap)
+        Segment(number, p.start, p.end, p.kind, tokens, tuple(first_of[number] + s for s in p.skeleton), p.gap, p.stub)
         for (number, p), tokens in zip(pieces, counts, strict=True)
     )

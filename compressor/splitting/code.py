@@ -2,14 +2,18 @@
 
 One reading serves all languages: a statement with deeper ones under it is a header, and the skeleton of what is under
 it. Nothing is parsed, so that a fragment splits as well as a file. Python that parsed parses whatever is kept, and
-languages with braces keep their brackets in balance.
+languages with braces keep their brackets in balance. A signature may be kept without its body, and what is kept keeps the
+imports of its names.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from compressor.splitting.imports import imported_names, with_imports
 from compressor.splitting.languages import PYTHON, Language, language_of_code
 from compressor.splitting.pieces import MAX_PIECE_CHARS, Page, Piece, settled
 from compressor.splitting.statements import Statement, statements
@@ -18,6 +22,14 @@ MAX_WHOLE_CHARS = 400  # a function, loop or branch up to here is one piece
 MAX_RUN_CHARS = 240  # short statements that follow each other are one piece up to here
 MAX_CODE_DEPTH = 8
 MAX_CLAUSES = 20
+
+_SIGNATURE = re.compile(
+    r"""(?:(?:export|default|public|private|protected|internal|static|abstract|final|async|pub(?:\(\w+\))?|unsafe|inline)\s+)*
+        (?:def|class|function\b|fn|func|interface|struct|enum|trait|impl|module|namespace|type|record)\b
+      | (?!(?:if|for|while|switch|catch|return|else|do|with|elif|try)\b)[^;={}]{0,200}\([^;]*\)[^;()={}]{0,80}\{$  # int f(a) {
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 
 
 class _Part(NamedTuple):
@@ -35,7 +47,7 @@ def split_code(page: Page, first: int, last: int, language: Language | None = No
     found = tuple(statements(page.text, start, end, language))
     splitter = _Splitter(page.text, found, language)
     splitter.block(0, len(found), (), 0)
-    return settled(splitter.pieces)
+    return settled(with_imports(page.text, splitter.pieces, language))
 
 
 class _Splitter:
@@ -52,7 +64,11 @@ class _Splitter:
         run: tuple[int, int] | None = None  # short statements that will be one piece
         for parts in self._items(first, after):
             head, end = self._found[parts[0].head], self._found[parts[-1].after - 1].end
-            if not self._is_whole(parts, depth):
+            if not skeleton and self._is_import(head):
+                self._close(run, skeleton)
+                self._close((parts[0].head, parts[-1].after), skeleton)
+                run = None
+            elif not self._is_whole(parts, depth):
                 self._close(run, skeleton)
                 run = None
                 self._item(parts, skeleton, depth)
@@ -98,6 +114,10 @@ class _Splitter:
             or (handler is not None and self._chars(handler) > MAX_PIECE_CHARS)
         )
 
+    def _is_import(self, statement: Statement) -> bool:
+        """Imports stand for themselves, so that what uses one need not bring its neighbours."""
+        return bool(imported_names(self._text[statement.line.start : statement.end], self._language))
+
     def _chars(self, part: _Part) -> int:
         return self._found[part.after - 1].end - self._found[part.head].start
 
@@ -122,7 +142,8 @@ class _Splitter:
                 heads.append(at)
                 continue
             needed = (*skeleton, *heads)
-            self._head(part, needed, self._clause_gap(parts, number) if number else self._gap(part.head))
+            stub = None if number else self._stub(part)
+            self._head(part, needed, self._clause_gap(parts, number) if number else self._gap(part.head), stub)
             self.block(part.head + 1, part.after, (*needed, at), depth + 1)
             heads.append(at)
 
@@ -132,21 +153,30 @@ class _Splitter:
         for number, part in enumerate(parts):
             heads.append(len(self.pieces))
             margin = self._found[part.head].margin
-            self._head(part, skeleton, f"\n{margin}" if number else self._gap(part.head))
+            stub = None if number else self._stub(part)
+            self._head(part, skeleton, f"\n{margin}" if number else self._gap(part.head), stub)
             self.block(part.head + 1, part.after, skeleton, depth + 1)
         inside = range(heads[0], len(self.pieces))
         for head in heads:
             self._add_need(inside, head)
 
-    def _head(self, part: _Part, skeleton: tuple[int, ...], gap: str) -> None:
+    def _head(self, part: _Part, skeleton: tuple[int, ...], gap: str, stub: str | None) -> None:
         head = self._found[part.head]
-        self.pieces.append(Piece(head.start, head.end, "code", skeleton, gap))
+        self.pieces.append(Piece(head.start, head.end, "code", skeleton, gap, stub))
+
+    def _stub(self, part: _Part) -> str | None:
+        """What stands for the body of a signature that is kept alone; None for all that is no signature."""
+        head = self._found[part.head]
+        if part.after == part.head + 1 or not _SIGNATURE.match(self._text, head.line.start, head.end):
+            return None
+        dots = "..." if self._language is PYTHON else f"{self._language.comment} …"
+        return f"\n{self._found[part.head + 1].indent}{dots}"
 
     def _add_need(self, indexes: range, needed: int) -> None:
         for i in indexes:
             piece = self.pieces[i]
             if i != needed:
-                self.pieces[i] = Piece(piece.start, piece.end, piece.kind, (*piece.skeleton, needed), piece.gap)
+                self.pieces[i] = replace(piece, skeleton=(*piece.skeleton, needed))
 
     def _close(self, run: tuple[int, int] | None, skeleton: tuple[int, ...]) -> None:
         if run is not None:

@@ -67,7 +67,7 @@ def split_diff(page: Page, first: int, last: int) -> list[Piece]:
         after = i if _HUNK.match(page[i]) else _after_header(page, i, last)
         if after > i:
             header = (len(pieces),)
-            pieces.append(Piece(*page.span(i, after), "diff"))
+            pieces.append(Piece(*page.span(i, after), "diff", stub=""))
         i = after
         while i < last and _HUNK.match(page[i]):
             after = _after_hunk(page, i, last)

@@ -110,9 +110,10 @@ def split_html(page: Page, first: int, last: int) -> list[Piece]:
         headers.extend([None] * len(_TABLE_OPENS.findall(body)))
         needed = tuple(header for header in headers if header is not None)
         if headers and _ROW_OPENS.search(body):
-            if headers[-1] is None:
+            is_header = headers[-1] is None
+            if is_header:
                 headers[-1] = len(pieces)
-            pieces.append(Piece(part.start, part.end, "html", needed))
+            pieces.append(Piece(part.start, part.end, "html", needed, stub="" if is_header else None))
         else:
             pieces.extend(Piece(s, e, "html", needed) for s, e in _texts(page.text, part, language))
         del headers[max(0, len(headers) - len(_TABLE_CLOSES.findall(body))) :]

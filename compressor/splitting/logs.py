@@ -1,13 +1,18 @@
-"""Logs: one entry a piece. What is indented under an entry, or is its stack trace, belongs to it."""
+"""Logs: one entry a piece. What is indented under an entry, or is its stack trace, belongs to it.
+
+Of a stack trace too long to be kept whole, the line that says what happened, its first frame and its last, and the
+exception stay together.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from compressor.splitting.pieces import MAX_PIECE_CHARS, Page, Piece, gap_at
+from compressor.splitting.pieces import MAX_PIECE_CHARS, Page, Piece, gap_at, settled
 
-MAX_ENTRY_CHARS = 2000  # a longer entry (a deep stack trace) is cut, its first line the skeleton of the rest
+MAX_ENTRY_CHARS = 2000  # a longer entry (a deep stack trace) is cut, its ends the skeleton of the rest
+MAX_END_LINES = 5
 _LOOK_AHEAD_LINES = 40
 
 _LEVEL = r"(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|CRIT(?:ICAL)?|FATAL|SEVERE|EMERG|ALERT)"
@@ -78,10 +83,31 @@ def split_log(page: Page, first: int, last: int) -> list[Piece]:
         if end - start <= MAX_ENTRY_CHARS or after - begin < 3:
             pieces.append(Piece(start, end, "log"))
             continue
-        head = len(pieces)
-        pieces.append(Piece(start, page.lines[begin].end, "log"))
-        pieces.extend(Piece(s, e, "log", (head,), gap_at(page.text, s)) for s, e in runs(page, begin + 1, after))
-    return pieces
+        first, last = _ends(page, begin, after)
+        head, spans = len(pieces), list(runs(page, first, last))
+        foot = (head + len(spans) + 1,) if last < after else ()
+        pieces.append(Piece(*page.span(begin, first), "log", foot, stub=""))
+        pieces.extend(Piece(s, e, "log", (head, *foot), gap_at(page.text, s)) for s, e in spans)
+        if foot:
+            start, end = page.span(last, after)
+            pieces.append(Piece(start, end, "log", (head,), gap_at(page.text, start), stub=""))
+    return settled(pieces)
+
+
+def _ends(page: Page, begin: int, after: int) -> tuple[int, int]:
+    """What a long entry is told by: the line after its first lines, and the first of its last.
+
+    Of a stack trace these are what stands above its frames and the first of those, and the last frame and what stands
+    under it, which in Python is the exception. Of any other entry they are the first line, and nothing.
+    """
+    frames = [i for i in range(begin + 1, after) if _FRAME.match(page[i])]
+    if not frames:
+        return begin + 1, after
+    first, last = frames[0] + 1, frames[-1]
+    if first < after and page[frames[0]].startswith('File "') and first not in frames:
+        first += 1  # the line of code that a Python frame shows
+    first = first if first - begin <= MAX_END_LINES else begin + 1
+    return first, last if after - last <= MAX_END_LINES and last > first else after
 
 
 def runs(page: Page, first: int, last: int, most: int = MAX_PIECE_CHARS) -> Iterator[tuple[int, int]]:

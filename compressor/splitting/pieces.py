@@ -16,8 +16,9 @@ class Piece:
     """A span of one text before it is counted.
 
     `skeleton`: indexes, in the same text, of every piece it makes no sense without, theirs included. A piece that is in
-    a skeleton is never kept for its own sake, only with a piece that names it. `gap`: what stands before the piece when
-    the one before it was left out, where the kind's own gap would not do.
+    a skeleton is kept for its own sake only if it has a `stub`: what then stands for all that is under it ("" where
+    nothing need). `gap`: what stands before the piece when the one before it was left out, where the kind's own gap would
+    not do.
     """
 
     start: int
@@ -25,6 +26,7 @@ class Piece:
     kind: str
     skeleton: tuple[int, ...] = ()
     gap: str | None = None
+    stub: str | None = None
 
 
 class Line(NamedTuple):
@@ -123,10 +125,6 @@ def gap_at(text: str, start: int) -> str | None:
     return LINE_GAP + indent if indent and indent.isspace() else None
 
 
-def settled(pieces: Sequence[Piece]) -> list[Piece]:
-    """The pieces with their skeletons in order, and with none where a piece is in one itself: what needs it names it all."""
-    skeletons = {s for piece in pieces for s in piece.skeleton}
-    return [
-        replace(piece, skeleton=() if i in skeletons else tuple(sorted(piece.skeleton))) if piece.skeleton else piece
-        for i, piece in enumerate(pieces)
-    ]
+def settled(pieces: Iterable[Piece]) -> list[Piece]:
+    """The pieces with their skeletons in order. What a skeleton needs, all that need it must name too."""
+    return [replace(p, skeleton=tuple(sorted({*p.skeleton} - {i}))) if p.skeleton else p for i, p in enumerate(pieces)]

@@ -112,11 +112,12 @@ def _count(row: str, mark: str) -> int:
 
 
 def split_table(page: Page, first: int, last: int) -> list[Piece]:
-    """A row a piece; the header (with the rule under it, if there is one) is the skeleton of every row."""
+    """A row a piece; the header (with the rule under it, if there is one) is the skeleton of every row, and may be kept
+    alone: it names the columns."""
     body = _first_row(page, first, last)
     if body >= last:
         return [Piece(*page.span(first, last), "table")]
-    pieces = [Piece(*page.span(first, body), "table")]
+    pieces = [Piece(*page.span(first, body), "table", stub="")]
     in_lines = "|" in page[first] or "\t" in _whole_line(page, first) or _is_rule(page[first])
     while body < last:
         after = body + 1 if in_lines else min(_after_row(page, body), last)

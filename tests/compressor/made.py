@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from hypothesis import strategies as st
@@ -11,6 +13,25 @@ from compressor import Ranking, Segment, Source
 from compressor.ranking import DEFAULT_MARKER
 from compressor.segments import segmented
 from compressor.tokens import DEFAULT_ENCODING, count_tokens
+
+DOCUMENTS = 300  # of each kind, made from a seed
+WORDS = (
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "omega",
+    "value",
+    "total",
+)
+
+COUNTED = re.compile(r"… \d+ more like (?:this|those above) …")  # the only words that a cut adds
 
 MARKERS = ("", " … ", "…", "\n", " [... some text was left out here ...] ")
 
@@ -82,6 +103,15 @@ def by_words(
         segments.append(Segment(0, start, position, kind, count_tokens(" " + word), skeleton))
     source = Source("only", text)
     return Ranking((source,), tuple(segments), rng.normal(size=len(segments)), shares(rng, len(segments)), marker)
+
+
+def made(build: Callable[[random.Random], str]) -> list[str]:
+    """DOCUMENTS of them, always the same."""
+    return [build(random.Random(seed)) for seed in range(DOCUMENTS)]
+
+
+def words(rng: random.Random, most: int = 12) -> str:
+    return " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, most)))
 
 
 texts = st.lists(

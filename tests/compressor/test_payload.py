@@ -125,7 +125,7 @@ def test_what_is_kept_stands_where_it_stood() -> None:
 
 def test_tool_outputs_and_content_parts() -> None:
     body = chat(
-        user([{"type": "text", "text": ANTHROPIC_SEARCH, "cache_control": {"type": "ephemeral"}}, IMAGE]),
+        user([{"type": "text", "text": ANTHROPIC_SEARCH, "x-note": {"n": 1}}, IMAGE]),
         {"role": "assistant", "content": None, "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "call_1", "content": LONG},
     )
@@ -137,7 +137,7 @@ def test_tool_outputs_and_content_parts() -> None:
     assert [source.text.strip() for source in payload.sources] == ["Uploads may be 5 GB.", "Keys are rotated.", LONG]
     after = payload.rebuilt(kept(payload, "Uploads may be 5 GB.", "", "A bucket holds 100 TB"))["messages"]
     assert after[0]["content"][1] == IMAGE
-    assert after[0]["content"][0]["cache_control"] == {"type": "ephemeral"}
+    assert after[0]["content"][0]["x-note"] == {"n": 1}
     assert "Keys are rotated" not in after[0]["content"][0]["text"]
     assert after[1] == body["messages"][1]
     assert after[2] == {"role": "tool", "tool_call_id": "call_1", "content": "A bucket holds 100 TB"}
@@ -272,9 +272,9 @@ def test_any_messages(given_messages: list[dict[str, Any]], data: st.DataObject)
     chosen = [data.draw(st.sampled_from(["", "kept", source.text])) for source in payload.sources]
     after = payload.rebuilt(kept(payload, *chosen))
     assert body == before
-    untouched = {place.message for place in payload.places if place is not None}
+    touched = {place.turn for place in payload.places if place is not None}
     for number, (new, old) in enumerate(zip(after["messages"], before["messages"], strict=True)):
-        if number not in untouched:
+        if number not in touched:
             assert new == old
     everything = json.dumps(after["messages"], ensure_ascii=False)
     for fixed in protected(payload):
@@ -291,7 +291,8 @@ def protected(payload: Payload) -> list[str]:
         ):
             position = 0
             for place in payload.places:
-                if place is not None and (place.message, place.part) == (number, part):
+                path = ("messages", number, "content", *(() if part is None else (part, "text")))
+                if place is not None and place.path == path:
                     out.append(text[position : place.block.outer_start])
                     position = place.block.outer_end
             out.append((text or "")[position:])
