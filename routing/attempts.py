@@ -6,11 +6,12 @@ test needs neither a network nor patience. Knows nothing of HTTP beyond what a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from routing.offers import Offer
+from routing.standing import Called, called
 
 Outcome = Literal[
     "ok",  # answered in full
@@ -100,9 +101,10 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Stop; `reason` is a clause for an error message."""
+    """Stop; `reason` is a clause for an error message. `wait_ms` is how long the offers asked us to wait, at least."""
 
     reason: str
+    wait_ms: float | None = None
 
 
 def outcome_of(status: int) -> Outcome:
@@ -126,13 +128,22 @@ def outcome_of(status: int) -> Outcome:
 
 
 def next_attempt(
-    attempts: Sequence[Attempt], offers: Sequence[Offer], policy: RetryPolicy, jitter: float, elapsed_ms: float
+    attempts: Sequence[Attempt],
+    offers: Sequence[Offer],
+    policy: RetryPolicy,
+    jitter: float,
+    elapsed_ms: float,
+    resting: Mapping[Called, float] | None = None,
 ) -> Try | GiveUp:
     """The next call to make after `attempts`, oldest first, or the reason to stop.
 
     Offers not tried yet come first, in the order given (the plan's, cheapest first) and without a wait; then whichever
     is due soonest, each with its own backoff or Retry-After counted from the end of its latest attempt. An offer that
     rejected us is never asked again, nor is any other offer of a provider that refused the key itself.
+
+    `resting` are the offers that other requests have found to be down or busy, each with the least wait in ms before it
+    may be asked in spite of that. They come last: when no other is left, or when only as many attempts are left as it
+    takes to ask each of them once, so that a request which any of its offers can serve is served.
 
     `jitter` is uniform in [0, 1); raises ValueError outside it.
 
@@ -142,32 +153,56 @@ def next_attempt(
     True
     >>> next_attempt([failed], [a], policy, 0.5, 9.0) == Try(a, 50.0)
     True
+    >>> next_attempt([], [a, b], policy, 0.5, 0.0, {called(a): 0.0}) == Try(b, 0.0)
+    True
     """
     if not 0.0 <= jitter < 1.0:
         raise ValueError(f"jitter must be in [0, 1), not {jitter!r}")
     if not offers:
         return GiveUp("no offer was given")
+    if not attempts and not resting and elapsed_ms < policy.deadline_ms:
+        return Try(offers[0], 0.0)  # nearly every request, and weighing hundreds of offers takes a millisecond
     if attempts and attempts[-1].outcome not in RETRYABLE:
         return GiveUp(f"the last attempt ended with {attempts[-1].outcome}")
     # What was never sent has cost nobody anything, and another offer may take the request.
-    if sum(attempt.outcome != "unsupported" for attempt in attempts) >= policy.max_attempts:
+    attempts_left = policy.max_attempts - sum(attempt.outcome != "unsupported" for attempt in attempts)
+    if attempts_left <= 0:
         return GiveUp(f"{policy.max_attempts} attempts were made, which is the limit")
     worth_trying = [offer for offer in offers if not any(_rules_out(attempt, offer) for attempt in attempts)]
     if not worth_trying:
         return GiveUp("every offer rejected the request")
-    waits = [(_wait_ms(_own(attempts, offer), policy, jitter, elapsed_ms), offer) for offer in worth_trying]
-    due = [(wait_ms, len(_own(attempts, offer)), offer) for wait_ms, offer in waits if wait_ms is not None]
-    if not due:
-        return GiveUp("every offer left asks for a longer pause than we wait")
-    delay_ms, _, offer = min(due, key=lambda row: row[:2])
-    if elapsed_ms + delay_ms >= policy.deadline_ms:
+    due = [_due(attempts, offer, policy, jitter, elapsed_ms, resting or {}) for offer in worth_trying]
+    in_time = [row for row in due if row.asks_ms <= policy.max_retry_after_ms]
+    if not in_time:
+        return GiveUp("every offer left asks for a longer pause than we wait", min(row.asks_ms for row in due))
+    step = min(_preferred(in_time, attempts_left), key=lambda row: (row.delay_ms, row.tries))
+    if elapsed_ms + step.delay_ms >= policy.deadline_ms:
         return GiveUp(f"the deadline of {policy.deadline_ms:g} ms is reached")
-    return Try(offer, delay_ms)
+    return Try(step.offer, step.delay_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """An offer that may be called in `delay_ms`, of which it asked for `asks_ms` itself."""
+
+    offer: Offer
+    tries: int
+    resting: bool
+    delay_ms: float
+    asks_ms: float
+
+
+def _preferred(due: Sequence[_Due], attempts_left: int) -> Sequence[_Due]:
+    """Those among which the soonest is the next."""
+    awake = [row for row in due if not row.resting]
+    if any(row.tries == 0 for row in awake):
+        return awake
+    unasked = [row for row in due if row.resting and row.tries == 0]
+    return (unasked if attempts_left <= len(unasked) else awake) or due
 
 
 def _is_of(attempt: Attempt, offer: Offer) -> bool:
-    # Prices are left out: a fresh quote for the same model is still the same thing to call.
-    return (attempt.provider, attempt.model, attempt.processing) == (offer.provider, offer.model, offer.processing)
+    return (attempt.provider, attempt.model, attempt.processing) == called(offer)
 
 
 def _rules_out(attempt: Attempt, offer: Offer) -> bool:
@@ -178,19 +213,24 @@ def _rules_out(attempt: Attempt, offer: Offer) -> bool:
     return _is_of(attempt, offer) or (attempt.provider == offer.provider and attempt.status in _ACCOUNT_STATUSES)
 
 
-def _own(attempts: Sequence[Attempt], offer: Offer) -> list[Attempt]:
-    return [attempt for attempt in attempts if _is_of(attempt, offer)]
-
-
-def _wait_ms(own: Sequence[Attempt], policy: RetryPolicy, jitter: float, elapsed_ms: float) -> float | None:
-    """How long from now until an offer with these attempts is due; None if it asks for longer than we grant."""
-    if not own:
-        return 0.0
-    last = own[-1]
-    ended_ms = last.started_ms + last.latency_ms
-    if last.retry_after_ms is None:
-        backoff_ms = jitter * min(policy.cap_ms, policy.base_ms * 2.0 ** (len(own) - 1))
-        return max(0.0, ended_ms + backoff_ms - elapsed_ms)
-    # What is left of it counts: an hour asked for 59 minutes and 55 seconds ago is short.
-    left_ms = max(0.0, ended_ms + last.retry_after_ms - elapsed_ms)
-    return left_ms if left_ms <= policy.max_retry_after_ms else None
+def _due(
+    attempts: Sequence[Attempt],
+    offer: Offer,
+    policy: RetryPolicy,
+    jitter: float,
+    elapsed_ms: float,
+    resting: Mapping[Called, float],
+) -> _Due:
+    own = [attempt for attempt in attempts if _is_of(attempt, offer)]
+    rests_ms = resting.get(called(offer))
+    asks_ms = backoff_ms = 0.0
+    if own:
+        last = own[-1]
+        ended_ms = last.started_ms + last.latency_ms
+        if last.retry_after_ms is None:
+            backoff_ms = ended_ms + jitter * min(policy.cap_ms, policy.base_ms * 2.0 ** (len(own) - 1)) - elapsed_ms
+        else:
+            # What is left of it counts: an hour asked for 59 minutes and 55 seconds ago is short.
+            asks_ms = max(0.0, ended_ms + last.retry_after_ms - elapsed_ms)
+    asks_ms = max(asks_ms, rests_ms or 0.0)
+    return _Due(offer, len(own), rests_ms is not None, max(0.0, asks_ms, backoff_ms), asks_ms)

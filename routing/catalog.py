@@ -1,41 +1,57 @@
 """The catalog: who sells which model here, and at what price right now.
 
-Prices are genai-prices' own data, read through its own classes and compiled into `Offer`s; none of it is copied, and
-a price that it does not know is an error, never a guess. Knows nothing of budgets or of the network.
+A price is the price list's, corrected by the overlay, or stated in the configuration; one that nobody knows is an
+error, never a guess. Knows nothing of budgets or of the network.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 from urllib.parse import urlsplit
 
-from genai_prices import __version__ as genai_prices_version
 from genai_prices.data_snapshot import DataSnapshot, get_snapshot
-from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+from genai_prices.types import ModelInfo
 from genai_prices.types import Provider as PriceList
 
 from routing.errors import UnknownModel
 from routing.offers import Offer, Rates
+from routing.overlay import Entry, Overlay, shipped_overlay
+from routing.price_lists import (
+    PRICES_VERSION,
+    dollars_a_token,
+    list_of,
+    maker_of,
+    near,
+    prices_version,
+    rates_of,
+    shown,
+)
 
-PRICES_VERSION = f"genai-prices {genai_prices_version}"
-"""Where the prices of an offer come from, such as "genai-prices 0.2.3"."""
+__all__ = ["DATA_POLICIES", "OPENROUTER_FIELDS", "PRICES_VERSION", "STATED_PRICES", "Catalog", "Listing", "Provider"]
 
 STATED_PRICES = "stated in the configuration"
 """The `prices_version` of an offer whose provider states its own prices."""
+
+DATA_POLICIES = ("zdr", "no_training")
+"""What a provider may promise of the data it is sent: to retain none of it, and to train on none of it."""
+
+OPENROUTER_FIELDS = ("provider", "models")
+"""The fields of a body that OpenRouter has beside the API's own. They mean nothing to anybody else."""
 
 _KINDS = ("openai", "anthropic", "gemini")
 _REQUIRED_KEYS = ("input_mtok", "output_mtok")
 _TABLE_KEYS = (*_REQUIRED_KEYS, "cache_read_mtok", "cache_write_mtok")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SHOWN_CHARACTERS = 100
-"""Of a caller's model name in a message; the name itself has no limit."""
+
+_Quote = Callable[[str, datetime], Offer | None]
+"""One seller's offer for one model in a service class at a moment, before the overlay; None: not sold so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +61,11 @@ class Provider:
     `kind` is the wire. `api_key_env` names an environment variable; a key itself never stands here. `models` are the
     names as the provider takes them, case kept. `prices` is None where `name` is the genai-prices provider id, another
     such id, or a table of dollars per million tokens `{input_mtok, output_mtok, cache_read_mtok?, cache_write_mtok?}`
-    for models that no price list knows (self-hosted ones). A table sells "sync" processing only.
+    for models that no price list knows (self-hosted ones). A table sells "sync" processing only. `responses` says whether
+    a provider of kind openai serves the Responses API too; None: it does at OpenAI's own address.
+
+    What a policy may ask for: `region` is where it computes, in your own words; `data_policy` what its contract promises
+    ("zdr": nothing is retained, "no_training": nothing is trained on); `tags` are any words of yours.
 
     Raises ValueError, naming the field and the fix; a bad `api_key_env` or `base_url` is not repeated in it, since a
     secret may have been put there by mistake.
@@ -57,6 +77,27 @@ class Provider:
     api_key_env: str | None
     models: tuple[str, ...]
     prices: str | Mapping[str, Decimal | int | float | str] | None = None
+    responses: bool | None = None
+    region: str | None = None
+    data_policy: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    @property
+    def promises(self) -> tuple[str, ...]:
+        """All that a request may require of it: its data policy and its tags. Nobody trains on what is not retained."""
+        implied = ("no_training",) if "zdr" in self.data_policy else ()
+        return (*self.data_policy, *implied, *self.tags)
+
+    @property
+    def is_openrouter(self) -> bool:
+        """Whether it is OpenRouter, which reads the fields of OPENROUTER_FIELDS itself; its regions are hosts below."""
+        host = urlsplit(self.base_url).hostname or ""
+        return host == "openrouter.ai" or host.endswith(".openrouter.ai")
+
+    @property
+    def serves_responses(self) -> bool:
+        """Whether it answers OpenAI's Responses API itself; unless it is stated, OpenAI does, and nobody else."""
+        return urlsplit(self.base_url).hostname == "api.openai.com" if self.responses is None else self.responses
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
@@ -65,6 +106,8 @@ class Provider:
             )
         if self.kind not in _KINDS:
             raise ValueError(f"kind of provider {self.name!r} must be one of {', '.join(_KINDS)}, not {self.kind!r}")
+        if not isinstance(self.responses, bool | None):
+            raise ValueError(f"responses of provider {self.name!r} must be true or false")
         url = urlsplit(self.base_url)
         if url.scheme not in ("http", "https") or not url.hostname or url.username or url.password:
             raise ValueError(
@@ -78,6 +121,15 @@ class Provider:
             )
         if not isinstance(self.models, tuple) or not self.models or not all(self.models):
             raise ValueError(f"models of provider {self.name!r} must be a tuple of names, none of them empty")
+        if self.region is not None and not (isinstance(self.region, str) and self.region):
+            raise ValueError(f"region of provider {self.name!r} must be a text that is not empty, such as 'eu'")
+        for name in ("data_policy", "tags"):
+            object.__setattr__(self, name, _words(self.name, name, getattr(self, name)))
+        if unknown := sorted(set(self.data_policy) - set(DATA_POLICIES)):
+            raise ValueError(
+                f"data_policy of provider {self.name!r} may hold {' and '.join(DATA_POLICIES)}, not {unknown[0]!r}; "
+                "words of your own go into tags"
+            )
         if self.prices is not None and not isinstance(self.prices, str):
             object.__setattr__(self, "prices", _table(self.name, self.prices))
 
@@ -94,20 +146,29 @@ class Catalog:
     """The configured providers, and what they sell at a moment.
 
     Empty (no providers), it sells every model at its maker's list prices, so that a plan needs no configuration; such
-    an offer can be planned with and not forwarded. Raises ValueError for two providers of one name. Immutable.
+    an offer can be planned with and not forwarded. `overlay` corrects the price lists; None is the shipped one alone.
+    `snapshot` gives the price lists of the moment, and is asked for every call, so that fresh prices count from the
+    next request on. Raises ValueError for two providers of one name. Immutable.
     """
 
-    __slots__ = ("_found", "_providers")
+    __slots__ = ("_found", "_overlay", "_providers", "_snapshot")
 
-    def __init__(self, providers: Iterable[Provider] = ()) -> None:
+    def __init__(
+        self,
+        providers: Iterable[Provider] = (),
+        overlay: Overlay | None = None,
+        snapshot: Callable[[], DataSnapshot] = get_snapshot,
+    ) -> None:
         self._providers = tuple(providers)
         names = [provider.name for provider in self._providers]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two providers are called {twice[0]!r}; give each a name of its own (`prices` may agree)")
+        self._overlay = shipped_overlay() if overlay is None else overlay
+        self._snapshot = snapshot
         # Found models, for the snapshot that they were found in. Measured: genai-prices tries its rows one by one
         # (0.2 ms among OpenRouter's 923), so 100 listed models cost 20 ms without this. Bounded by what is listed.
         # Compiled tiers are not kept: compiling takes 10 us, and prices change with the hour.
-        self._found: tuple[DataSnapshot, dict[tuple[str, str], ModelInfo | None]] = (get_snapshot(), {})
+        self._found: tuple[DataSnapshot, dict[tuple[str, str], ModelInfo | None]] = (snapshot(), {})
 
     @property
     def providers(self) -> tuple[Provider, ...]:
@@ -139,28 +200,74 @@ class Catalog:
             raise ValueError("now must carry a time zone: prices change with the hour")
         if isinstance(models, str) or isinstance(processing, str):
             raise ValueError("models and processing must be sequences of names, not one text")
-        snapshot = get_snapshot()
+        snapshot = self._snapshot()
         offers: dict[tuple[str, str, str], Offer] = {}
         for asked in models:
             for offer in self._sold(asked, now, processing, snapshot):
                 offers.setdefault((offer.provider, offer.model, offer.processing), offer)
         return tuple(offers.values())
 
+    def corrections(self, offer: Offer, now: datetime) -> tuple[Entry, ...]:
+        """The entries of the overlay that made the price of `offer` at `now`."""
+        provider = self.provider(offer.provider)
+        sellers = (offer.provider,) if provider is None else _names(provider)
+        return self._overlay.applying(sellers, offer.model, offer.processing, now)
+
     def _sold(self, asked: str, now: datetime, processing: Sequence[str], snapshot: DataSnapshot) -> list[Offer]:
         if not self._providers:
-            price_list, name, found = _maker(asked, snapshot)
-            return _listed_offers(price_list.id, name, price_list, found, now, processing)
+            return self._sold_by_makers(asked, now, processing, snapshot)
         sold: list[Offer] = []
         for provider, name in self._sellers(asked):
             if isinstance(provider.prices, Mapping):
-                sold.extend(_stated_offers(provider, name, provider.prices, processing))
-                continue
-            price_list = _price_list(provider, name, snapshot)
-            model = self._find(price_list, name, snapshot)
-            if model is None:
-                raise UnknownModel(name, _no_row(provider, name, price_list))
-            sold.extend(_listed_offers(provider.name, name, price_list, model, now, processing))
+                quote = _stated_quote(provider, name, provider.prices)
+            else:
+                quote = self._listed_quote(provider, name, snapshot)
+            sold.extend(self._corrected(_names(provider), name, now, processing, quote))
         return sold
+
+    def _sold_by_makers(
+        self, asked: str, now: datetime, processing: Sequence[str], snapshot: DataSnapshot
+    ) -> list[Offer]:
+        try:
+            price_list, name, found = maker_of(asked, snapshot)
+        except UnknownModel as unknown:
+            sellers = self._overlay.stating(asked)
+            sold: list[Offer] = []
+            for seller, model in sellers:
+                sold.extend(self._corrected((seller,), model, now, processing, _unlisted(unknown)))
+            if not sellers:
+                raise
+            return sold
+        quote = _list_quote(price_list.id, name, price_list, found, snapshot)
+        return self._corrected((price_list.id,), name, now, processing, quote)
+
+    def _corrected(
+        self, sellers: tuple[str, ...], name: str, now: datetime, processing: Sequence[str], quote: _Quote
+    ) -> list[Offer]:
+        """`quote` in each service class, as the overlay has it. What the overlay prices, no list needs to know."""
+        sold: list[Offer] = []
+        unknown: UnknownModel | None = None
+        for service in processing:
+            try:
+                offer = self._overlay.quote(sellers, name, service, now, partial(quote, service))
+            except UnknownModel as error:
+                unknown = error
+                continue
+            if offer is not None:
+                sold.append(offer)
+        if unknown is not None and not sold:
+            raise unknown
+        return sold
+
+    def _listed_quote(self, provider: Provider, name: str, snapshot: DataSnapshot) -> _Quote:
+        wanted = provider.name if provider.prices is None else str(provider.prices)
+        price_list = list_of(wanted, snapshot)
+        if price_list is None:
+            return _unlisted(UnknownModel(name, _no_list(provider, name, wanted, snapshot)))
+        model = self._find(price_list, name, snapshot)
+        if model is None:
+            return _unlisted(UnknownModel(name, _no_row(provider, name, price_list, snapshot)))
+        return _list_quote(provider.name, name, price_list, model, snapshot)
 
     def _sellers(self, asked: str) -> list[tuple[Provider, str]]:
         """Who sells `asked`, and under which name.
@@ -177,13 +284,13 @@ class Catalog:
         if pinned is not None:
             raise UnknownModel(
                 asked,
-                f"provider {pin!r} does not list the model {_shown(model)}{_near(model, pinned.models)}. "
+                f"provider {pin!r} does not list the model {shown(model)}{near(model, pinned.models)}. "
                 "Add it to that provider's `models`, or ask for one that it lists.",
             )
         listed = [listing.model for listing in self.models()]
         raise UnknownModel(
             asked,
-            f"no configured provider lists the model {_shown(asked)}{_near(asked, listed)}. "
+            f"no configured provider lists the model {shown(asked)}{near(asked, listed)}. "
             "Add it to a provider's `models`, or ask for one of GET /v1/models.",
         )
 
@@ -198,32 +305,31 @@ class Catalog:
         return found[key]
 
 
-def _listed_offers(
-    seller: str, name: str, price_list: PriceList, model: ModelInfo, now: datetime, processing: Sequence[str]
-) -> list[Offer]:
-    offers: list[Offer] = []
-    for service in processing:
-        context = _context(service)
-        if context and not _is_sold(price_list, model, context, now):
-            continue
-        tiers = _tiers(model.get_prices(now, context))
-        if tiers is None:
+def _names(provider: Provider) -> tuple[str, ...]:
+    """What the overlay may call it: its own name, and that of its price list where it has another."""
+    return (provider.name, provider.prices) if isinstance(provider.prices, str) else (provider.name,)
+
+
+def _list_quote(seller: str, name: str, price_list: PriceList, model: ModelInfo, snapshot: DataSnapshot) -> _Quote:
+    version = prices_version(snapshot)
+
+    def quote(service: str, at: datetime) -> Offer | None:
+        try:
+            tiers = rates_of(price_list, model, service, at)
+        except LookupError:
             raise UnknownModel(
                 name,
-                f"{PRICES_VERSION} knows the model {_shown(name)} at {price_list.id!r} and states no price for input "
+                f"{version} knows the model {shown(name)} at {price_list.id!r} and states no price for input "
                 "and output tokens, and an unknown price is not a price of zero. "
                 "Give its provider a `prices` table with input_mtok and output_mtok (0 where it is free).",
-            )
-        offers.append(Offer(seller, name, service, tiers, model.context_window, PRICES_VERSION))
-    return offers
+            ) from None
+        return None if tiers is None else Offer(seller, name, service, tiers, model.context_window, version)
+
+    return quote
 
 
-def _stated_offers(
-    provider: Provider, name: str, table: Mapping[str, Decimal | int | float | str], processing: Sequence[str]
-) -> list[Offer]:
-    if "sync" not in processing:
-        return []
-    mtok = {key: _dollars_a_token(Decimal(amount)) for key, amount in table.items()}
+def _stated_quote(provider: Provider, name: str, table: Mapping[str, Decimal | int | float | str]) -> _Quote:
+    mtok = {key: dollars_a_token(Decimal(amount)) for key, amount in table.items()}
     input_usd = mtok["input_mtok"]
     rates = Rates(
         above_tokens=-1,
@@ -232,141 +338,40 @@ def _stated_offers(
         cache_read_usd=mtok.get("cache_read_mtok", input_usd),
         cache_write_usd=mtok.get("cache_write_mtok", input_usd),
     )
-    return [Offer(provider.name, name, "sync", (rates,), None, STATED_PRICES)]
+    offer = Offer(provider.name, name, "sync", (rates,), None, STATED_PRICES)
+    return lambda service, at: offer if service == "sync" else None
 
 
-def _context(service: str) -> dict[str, str] | None:
-    """The service class in genai-prices' words; None for the standard price."""
-    if service == "sync":
-        return None
-    return {"processing": "batch"} if service == "batch" else {"service_tier": service}
+def _unlisted(unknown: UnknownModel) -> _Quote:
+    def quote(service: str, at: datetime) -> Offer | None:
+        raise unknown
+
+    return quote
 
 
-def _is_sold(price_list: PriceList, model: ModelInfo, context: Mapping[str, str], now: datetime) -> bool:
-    """Whether a price variant says so. Without this check `get_prices` answers with the standard price.
-
-    A model that the list only borrows (Azure sells OpenAI's) has no variants there: its owner's batch price is not
-    the borrower's, and genai-prices' own `calc_price` holds the same.
-    """
-    if not any(model is own for own in price_list.models):
-        return False
-    return any(
-        (variant.constraint is None or variant.constraint.active(now))
-        and all(context.get(key) == value for key, value in variant.when.items())
-        for variant in model.price_variants or ()
-    )
-
-
-def _tiers(prices: ModelPrice) -> tuple[Rates, ...] | None:
-    """Rows for every boundary of any price that counts here; None where input or output has no price.
-
-    Out of scope, because a `Usage` does not count them: audio, image, video, documents, searches, reasoning and
-    citation tokens priced apart, and the one-hour cache write (`cache_write_usd` is the five-minute one).
-    """
-    input_price, output_price = prices.input_mtok, prices.output_mtok
-    if input_price is None or output_price is None:
-        return None
-    # A provider without a cache price bills cached tokens as input.
-    read_price = input_price if prices.cache_read_mtok is None else prices.cache_read_mtok
-    write_price = input_price if prices.cache_write_mtok is None else prices.cache_write_mtok
-    request_price = Decimal(0) if prices.requests_kcount is None else prices.requests_kcount
-    starts = {
-        tier.start
-        for each in (input_price, output_price, read_price, write_price, request_price)
-        if isinstance(each, TieredPrices)
-        for tier in each.tiers
-    }
-    rows: list[Rates] = []
-    for start in (-1, *sorted(starts)):
-        row = Rates(
-            above_tokens=start,
-            input_usd=_dollars_a_token(_above(input_price, start)),
-            output_usd=_dollars_a_token(_above(output_price, start)),
-            cache_read_usd=_dollars_a_token(_above(read_price, start)),
-            cache_write_usd=_dollars_a_token(_above(write_price, start)),
-            request_usd=_above(request_price, start).scaleb(-3),
-        )
-        rows.append(row)
-    return tuple(rows)
-
-
-def _above(price: Decimal | TieredPrices, start: int) -> Decimal:
-    """The price of a unit once the input is above `start` tokens (exclusive, as genai-prices means it)."""
-    if isinstance(price, Decimal):
-        return price
-    current = price.base
-    for tier in price.tiers:
-        if start >= tier.start:
-            current = tier.price
-    return current
-
-
-def _dollars_a_token(dollars_a_million: Decimal) -> Decimal:
-    # scaleb moves the point and is exact; a division could round.
-    return dollars_a_million.scaleb(-6)
-
-
-def _maker(asked: str, snapshot: DataSnapshot) -> tuple[PriceList, str, ModelInfo]:
-    """The price list that genai-prices finds for `asked` by default, or the one that "id/model" names.
-
-    The same search as `snapshot.find_provider_model`, without its memory: that remembers every name that anybody ever
-    asked for, which a caller could use to fill the memory of a server.
-    """
-    pin, slash, model = asked.partition("/")
-    if slash:
-        pinned = next((each for each in snapshot.providers if each.id == pin), None)
-        found = pinned.find_model(model, all_providers=snapshot.providers) if pinned is not None else None
-        if pinned is not None and found is not None:
-            return pinned, model, found
-    lowered = asked.lower()
-    maker = next((each for each in snapshot.providers if each.model_match and each.model_match.is_match(lowered)), None)
-    found = maker.find_model(lowered, all_providers=snapshot.providers) if maker is not None else None
-    if maker is not None and found is not None:
-        return maker, asked, found
-    pool = [row.id for each in snapshot.providers for row in each.models]
-    raise UnknownModel(
-        asked,
-        f"{PRICES_VERSION} has no maker's price for the model {_shown(asked)}{_near(asked, pool)}. "
-        "Correct the name, write 'genai-prices-provider/model', or configure a [[providers]] table that lists it.",
-    )
-
-
-def _price_list(provider: Provider, name: str, snapshot: DataSnapshot) -> PriceList:
-    """By exact id. genai-prices' own search takes any name that merely contains "openai": that would be a guess."""
-    wanted = provider.name if provider.prices is None else provider.prices
-    found = next((each for each in snapshot.providers if each.id == wanted), None)
-    if found is None:
-        near = _near(str(wanted), [each.id for each in snapshot.providers])
-        raise UnknownModel(
-            name,
-            f"no price for the model {_shown(name)}: {PRICES_VERSION} has no provider {wanted!r}{near}. "
-            f"Set `prices` of provider {provider.name!r} to a genai-prices provider id, or to a table with input_mtok "
-            "and output_mtok.",
-        )
-    return found
-
-
-def _no_row(provider: Provider, name: str, price_list: PriceList) -> str:
-    near = _near(name, [row.id for row in price_list.models])
+def _no_list(provider: Provider, name: str, wanted: str, snapshot: DataSnapshot) -> str:
     return (
-        f"no price for the model {_shown(name)} that provider {provider.name!r} lists: {PRICES_VERSION} does not "
-        f"have it at {price_list.id!r}{near}. Correct the name, set `prices` to another genai-prices provider id, or "
-        "to a table with input_mtok and output_mtok."
+        f"no price for the model {shown(name)}: {prices_version(snapshot)} has no provider "
+        f"{wanted!r}{near(wanted, [each.id for each in snapshot.providers])}. "
+        f"Set `prices` of provider {provider.name!r} to a genai-prices provider id, or to a table with input_mtok "
+        "and output_mtok."
     )
 
 
-def _near(name: str, pool: Sequence[str]) -> str:
-    """Up to three names that begin with or look like `name`, as the middle of a sentence; empty if none does."""
-    by_lower = {known.lower(): known for known in pool}
-    asked = name[:_SHOWN_CHARACTERS].lower()
-    # Longer names first: to difflib, "gemini-2.5-pro" is nearer to "gemini-3.1-pro" than "gemini-3.1-pro-preview".
-    longer = sorted(known for known in by_lower if asked and known.startswith(asked))
-    close = list(dict.fromkeys((*longer, *difflib.get_close_matches(asked, by_lower, n=3))))[:3]
-    return f" (near: {', '.join(by_lower[each] for each in close)})" if close else ""
+def _no_row(provider: Provider, name: str, price_list: PriceList, snapshot: DataSnapshot) -> str:
+    return (
+        f"no price for the model {shown(name)} that provider {provider.name!r} lists: {prices_version(snapshot)} does "
+        f"not have it at {price_list.id!r}{near(name, [row.id for row in price_list.models])}. Correct the name, set "
+        "`prices` to another genai-prices provider id, or to a table with input_mtok and output_mtok."
+    )
 
 
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}...")
+def _words(provider: str, name: str, value: object) -> tuple[str, ...]:
+    """The words of a list, as a configuration file has it; ValueError for anything else."""
+    words = tuple(value) if isinstance(value, (list, tuple)) else ("",)
+    if not all(isinstance(word, str) and word for word in words):
+        raise ValueError(f"{name} of provider {provider!r} must be a list of words, none of them empty")
+    return words
 
 
 def _table(name: str, table: Mapping[str, Decimal | int | float | str]) -> Mapping[str, Decimal]:

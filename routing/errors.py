@@ -52,11 +52,19 @@ class ProvidersFailed(RoutingError):
     """Every attempt failed and nothing was sent to the caller yet.
 
     `status` and `body` are the last provider's own answer when there was one (so that the caller sees it unchanged),
-    else 502 or 504 and None.
+    else 502 or 504 and None. Without any attempt it is 429: every provider has asked us to wait, for `wait_ms` at least.
     """
 
-    def __init__(self, message: str, attempts: tuple[Attempt, ...], status: int, body: bytes | None) -> None:
+    def __init__(
+        self,
+        message: str,
+        attempts: tuple[Attempt, ...],
+        status: int,
+        body: bytes | None,
+        wait_ms: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.attempts = attempts
         self.status = status
         self.body = body
+        self.wait_ms = attempts[-1].retry_after_ms if attempts else wait_ms

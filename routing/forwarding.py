@@ -22,20 +22,23 @@ import httpx
 
 from routing.attempts import GiveUp, Outcome, RetryPolicy, next_attempt, outcome_of
 from routing.calls import FAILURES, Call, explain
+from routing.catalog import OPENROUTER_FIELDS
 from routing.chat_answer import to_bytes
 from routing.conversion import Conversion, ConvertedReader, content_of, encoded, read_fault, wants_usage
 from routing.errors import NoOffer, ProvidersFailed, RoutingError, UnsupportedParameter
+from routing.health import Health
 from routing.offers import Offer
 from routing.replies import Journal, Relay
 from routing.replies import Reply as Reply
+from routing.standing import Called, called
 from routing.streams import Garbage, parse_object
+from routing.tongues import CHAT, Tongue, error_bytes, retelling
 from routing.wires import (
     Reported,
     UnsupportedWire,
     Wire,
     body_for,
     error_code,
-    error_status,
     headers_for,
     idempotency_key_for,
     means_spent,
@@ -97,13 +100,17 @@ class _Asked:
     stream: bool
     headers: Mapping[str, str]
     journal: Journal
+    tongue: Tongue
+    marked: Mapping[Called, Mapping[str, Any]]
 
 
 class Router:
     """Calls providers. One for a process and event loop: it holds the connections (`aclose` drops them).
 
-    `providers` by name. `transport`, `rng`, `sleep` and `environ` are there for tests. TLS is verified, redirects are
-    not followed, and proxies and certificate authorities come from the environment as with any httpx client.
+    `providers` by name. `health` is told how every attempt ends and says which offers to leave alone; share one between
+    routers, so that it outlives them. `transport`, `rng`, `sleep` and `environ` are there for tests. TLS is verified,
+    redirects are not followed, and proxies and certificate authorities come from the environment as with any httpx
+    client.
     """
 
     def __init__(
@@ -112,6 +119,7 @@ class Router:
         policy: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         *,
+        health: Health | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -122,6 +130,7 @@ class Router:
         policy = policy or RetryPolicy()
         # No attempt may start when the request as a whole is over.
         self._policy = replace(policy, deadline_ms=min(policy.deadline_ms, self._timeouts.total_ms))
+        self.health = health or Health()
         self._rng = rng or random.Random()  # noqa: S311 (jitter is no secret)
         self._sleep = sleep
         self._environ = environ
@@ -145,23 +154,39 @@ class Router:
         await self._client.aclose()
 
     async def forward(
-        self, body: Mapping[str, Any], offers: Sequence[Offer], stream: bool, headers: Mapping[str, str] | None = None
+        self,
+        body: Mapping[str, Any],
+        offers: Sequence[Offer],
+        stream: bool,
+        headers: Mapping[str, str] | None = None,
+        tongue: Tongue = CHAT,
+        marked: Mapping[Called, Mapping[str, Any]] | None = None,
     ) -> Reply:
-        """The answer of the first offer, in the order given, that has one for this chat completion.
+        """The answer of the first offer, in the order given, that has one for this request.
 
-        `body` is the caller's; only `model`, `service_tier` (for flex and priority) and `stream` are set. `headers` are
-        the caller's too, and those that the wire allows go along.
+        `body` is the caller's, in `tongue`, and so is the answer, whatever the provider speaks. To one that speaks it
+        too it goes as it is; only `model`, `service_tier` (for flex and priority) and `stream` are set. `headers` are the
+        caller's too, and those that the wire allows go along. `marked` holds what some offers get in its place.
 
         Raises NoOffer for no offers; MissingKey, UnsupportedWire or UnsupportedParameter if nothing could be sent to
-        anybody; ProvidersFailed if all that was sent failed. A 4xx that is the caller's own is a Reply.
+        anybody; ProvidersFailed if all that was sent failed, or if every offer has asked us to wait for too long. A 4xx
+        that is the caller's own is a Reply.
         """
-        asked = _Asked(body, stream, {name.lower(): value for name, value in (headers or {}).items()}, Journal())
+        journal = Journal(self.health.ended)
+        asked = _Asked(
+            body,
+            stream,
+            {name.lower(): value for name, value in (headers or {}).items()},
+            journal,
+            tongue,
+            marked or {},
+        )
         seed = uuid.uuid4().hex
-        journal = asked.journal
         last: _Failure | None = None
         unsent: RoutingError | None = None
         while True:
-            step = next_attempt(journal.attempts, offers, self._policy, self._rng.random(), journal.elapsed_ms)
+            resting = self.health.resting(offers)
+            step = next_attempt(journal.attempts, offers, self._policy, self._rng.random(), journal.elapsed_ms, resting)
             if isinstance(step, GiveUp):
                 break
             if step.delay_ms > 0:
@@ -174,10 +199,14 @@ class Router:
                 why: Outcome = "unsupported" if isinstance(error, UnsupportedParameter) else "rejected"
                 journal.note(step.offer, started_ms, None, why, str(error))
                 continue
+            if not self.health.begin(step.offer) and called(step.offer) not in resting:
+                continue  # while this one slept, another request found it down, or took the one probe that it gets
             result = await self._call(asked, step.offer, wire, key, request)
             if isinstance(result, Reply):
                 return result
             last = result
+        if last is None and unsent is None and offers:
+            raise ProvidersFailed(f"no provider was asked: {step.reason}", (), 429, None, step.wait_ms)
         if last is None:
             raise unsent or NoOffer(step.reason, ())
         tried = "; ".join(f"{attempt.provider}/{attempt.model}: {attempt.detail}" for attempt in journal.attempts)
@@ -188,15 +217,22 @@ class Router:
         provider = self._providers.get(offer.provider)
         if provider is None:
             raise UnsupportedWire(f"provider {offer.provider!r} is not configured, so it can be planned with only")
-        wire = wire_of(provider)
+        wire = wire_of(provider, asked.tongue)
+        given = asked.marked.get(called(offer), asked.body)
+        if not provider.is_openrouter:
+            given = {name: value for name, value in given.items() if name not in OPENROUTER_FIELDS}
+        if wire.tongue is asked.tongue:
+            body = asked.tongue.native(given)
+        else:
+            body = asked.tongue.to_chat({**given, "model": offer.model})
         key = read_key(provider, self._environ)
         extra: tuple[tuple[str, str], ...] = ()
         path, query = wire.path, extra
         if wire.conversion is None:
-            content = body_for(wire, asked.body, offer, asked.stream)
+            content = body_for(wire, body, offer, asked.stream)
         else:
             tier = tier_of(wire, offer)
-            outgoing = encoded(wire.conversion, asked.body, offer.model, asked.stream)
+            outgoing = encoded(wire.conversion, body, offer.model, asked.stream)
             content = content_of(wire.conversion, outgoing, tier)
             path, query, extra = outgoing.path, outgoing.query, outgoing.headers
         own = asked.headers.get("idempotency-key")
@@ -228,6 +264,7 @@ class Router:
         try:
             async with asyncio.timeout(limit_ms / 1000.0):
                 response = await call.head()
+                self.health.told(offer, kept := _kept(response, wire))
                 content = await self._receive(call, response, wire, asked)
         except FAILURES as error:
             outcome, detail = explain(error)
@@ -237,21 +274,25 @@ class Router:
             if not isinstance(content, Relay):
                 call.cancel()
         judged = _judge(response.status_code, content, wire)
+        if wire.tongue is not asked.tongue and judged.body is not None:
+            judged = _retold(judged, asked)
         if isinstance(content, Relay) and judged.outcome in _FOR_THE_CALLER:
             content.start(offer, started_ms, response.status_code)
-            return Reply(response.status_code, _kept(response, wire), offer, journal, content)
+            told = None if wire.tongue is asked.tongue else retelling(asked.tongue, asked.body)
+            return Reply(response.status_code, _renamed(kept, wire, asked.tongue), offer, journal, content, told=told)
         if isinstance(content, Relay):
             call.cancel()
         waits_ms = None
         if judged.outcome not in _FOR_THE_CALLER:
             waits_ms = retry_after_ms(response.headers, time.time())
             waits_ms = judged.retry_after_ms if waits_ms is None else waits_ms
-        journal.note(offer, started_ms, response.status_code, judged.outcome, judged.detail, waits_ms)
+        journal.note(offer, started_ms, response.status_code, judged.outcome, judged.detail, waits_ms, judged.reported)
         body = judged.body
         if key is not None and body is not None and judged.outcome != "ok":
             body = body.replace(key.encode(), b"[key]")  # some servers quote what they were sent
         if judged.outcome in _FOR_THE_CALLER:
-            return Reply(response.status_code, _kept(response, wire), offer, journal, body or b"", judged.reported)
+            headers = _renamed(kept, wire, asked.tongue)
+            return Reply(response.status_code, headers, offer, journal, body or b"", judged.reported)
         return _Failure(judged.status, body)
 
     async def _receive(self, call: Call, response: httpx.Response, wire: Wire, asked: _Asked) -> Relay | bytes:
@@ -264,7 +305,7 @@ class Router:
                 asked.journal,
                 idle_ms=timeouts.idle_ms,
                 total_ms=timeouts.total_ms,
-                include_usage=wants_usage(asked.body),
+                include_usage=wire.tongue is not asked.tongue or wants_usage(asked.body),
             )
             await relay.open()
             return relay
@@ -316,13 +357,13 @@ def _judge(status: int, content: Relay | bytes, wire: Wire) -> _Judged:
             return _Judged("bad_response", reader.failure or "an empty stream", 502, None)
         if reader.error is None or reader.events > 1:
             return _Judged("ok", "", status, None)
-        own = reader.error_status if isinstance(reader, ConvertedReader) else error_status(reader.error)
+        own = reader.error_status if isinstance(reader, ConvertedReader) else wire.error_status(reader.error)
         return _judge_error(own, json.dumps(reader.error).encode())
     if wire.conversion is not None:
         return _judge_converted(status, content, wire, wire.conversion)
     if not 200 <= status < 300:
         code = error_code(content)
-        outcome: Outcome = "rejected" if status == 429 and means_spent(code) else outcome_of(status)
+        outcome: Outcome = "rejected" if status in (400, 429) and means_spent(code) else outcome_of(status)
         detail = f"HTTP {status} {code}".rstrip()
         # A redirect means nothing to a caller who sent no request there.
         return _Judged(outcome, detail, status, content) if status >= 400 else _Judged(outcome, detail, 502, None)
@@ -330,7 +371,7 @@ def _judge(status: int, content: Relay | bytes, wire: Wire) -> _Judged:
         answer = parse_object(content)
     except Garbage as garbage:
         return _Judged("bad_response", f"the answer is {garbage}", 502, None)
-    if (own := error_status(answer)) is not None:
+    if (own := wire.error_status(answer)) is not None:
         return _judge_error(own, content)
     return _Judged("ok", "", status, content, wire.read_usage(answer))
 
@@ -356,6 +397,23 @@ def _judge_converted(status: int, content: bytes, wire: Wire, conversion: Conver
     return _Judged("ok", "", status, to_bytes(converted), wire.read_usage(converted))
 
 
+def _retold(judged: _Judged, asked: _Asked) -> _Judged:
+    """What was made of a chat completion, in the caller's tongue."""
+    content = judged.body or b""
+    try:
+        answer = parse_object(content)
+    except Garbage:
+        answer = {}
+    if judged.outcome != "ok":
+        error = answer.get("error")
+        told = error if isinstance(error, Mapping) else {"message": content.decode(errors="replace")[:500]}
+        return replace(judged, body=error_bytes(asked.tongue, judged.status, told))
+    try:
+        return replace(judged, body=to_bytes(asked.tongue.from_chat(answer, asked.body)))
+    except Garbage as garbage:
+        return _Judged("bad_response", f"the answer is {garbage}", 502, None)
+
+
 def _judge_error(code: int | None, body: bytes) -> _Judged:
     """An error object inside an answer whose status says success."""
     code = code or 502
@@ -368,3 +426,8 @@ def _kept(response: httpx.Response, wire: Wire) -> Mapping[str, str]:
     if wire.conversion is not None and not headers.get("content-type", "").startswith("text/event-stream"):
         headers["content-type"] = "application/json"  # what is made of it, whatever it was
     return headers
+
+
+def _renamed(kept: Mapping[str, str], wire: Wire, tongue: Tongue) -> Mapping[str, str]:
+    """The headers by the names that they have in the caller's tongue."""
+    return kept if wire.tongue is tongue else {tongue.headers.get(name, name): value for name, value in kept.items()}

@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from routing.costs import rates_at
 from routing.errors import NoOffer
+from routing.offers import Rates, plain
 from routing.reasons import dollars, share
 
 if TYPE_CHECKING:
@@ -57,6 +60,27 @@ class Limits:
     growth: Growth
 
 
+@dataclass(frozen=True, slots=True)
+class MaxPrice:
+    """The highest rates that may be paid, in dollars per token of input and of output and per request; None for any."""
+
+    input_usd: Decimal | None = None
+    output_usd: Decimal | None = None
+    request_usd: Decimal | None = None
+
+    def refusal(self, rates: Rates) -> str | None:
+        """The first of `rates` that is too high, as a clause; None if none is."""
+        for most_usd, asked_usd, unit, digits in (
+            (self.input_usd, rates.input_usd, "a million tokens of input", 6),
+            (self.output_usd, rates.output_usd, "a million tokens of output", 6),
+            (self.request_usd, rates.request_usd, "a request", 0),
+        ):
+            if most_usd is not None and asked_usd > most_usd:
+                asked, most = plain(asked_usd.scaleb(digits)), plain(most_usd.scaleb(digits))
+                return f"asks ${asked} {unit} where max_price is ${most}"
+        return None
+
+
 def limits_of(curve: Curve, needs: Needs) -> Limits:
     """The limits of `needs` on this curve. Raises NoOffer where `budget_tokens` cannot keep `min_coverage`."""
     full_tokens = curve.full_tokens
@@ -91,11 +115,15 @@ def refusal(candidate: Candidate, standing: Standing, needs: Needs, limits: Limi
             f"keeps {share(coverage, limits.floor)} of the evidence where {share(limits.floor, coverage)} is required"
         )
     window_tokens = candidate.offer.context_window_tokens
+    growth = limits.growth if standing.margin is None else Growth.of(standing.margin)
     if window_tokens is not None:
-        growth = limits.growth if standing.margin is None else Growth.of(standing.margin)
         needed_tokens = growth.grown(candidate.input_tokens) + candidate.output_tokens
         if needed_tokens > window_tokens:
             return f"needs {needed_tokens:,} tokens of context window, has {window_tokens:,}"
+    if needs.max_price is not None:
+        dear = needs.max_price.refusal(rates_at(candidate.offer, growth.grown(candidate.input_tokens)))
+        if dear is not None:
+            return dear
     if needs.max_cost_usd is not None and candidate.expected_cost_usd > needs.max_cost_usd:
         return f"costs {dollars(candidate.expected_cost_usd)} where max_cost_usd is {dollars(needs.max_cost_usd)}"
     return unfit(candidate.offer.processing, standing, needs, candidate.output_tokens)

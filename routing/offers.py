@@ -43,6 +43,10 @@ class Usage:
             )
 
 
+AMOUNTS = ("input_usd", "output_usd", "cache_read_usd", "cache_write_usd", "request_usd")
+"""The prices in a row of `Rates`, by the names of its fields."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Dollars a token while a request's input is above `above_tokens` (exclusive), up to the next row's.
@@ -61,7 +65,7 @@ class Rates:
     def __post_init__(self) -> None:
         if self.above_tokens < -1:
             raise ValueError(f"above_tokens must be -1 or more, not {self.above_tokens}")
-        for name in ("input_usd", "output_usd", "cache_read_usd", "cache_write_usd", "request_usd"):
+        for name in AMOUNTS:
             amount: Decimal = getattr(self, name)
             if not amount.is_finite() or amount < 0:
                 raise ValueError(f"{name} must be a finite amount of 0 or more, not {amount}")
@@ -74,6 +78,9 @@ class Offer:
     `tiers` ascend by `above_tokens` and the first is 0-based (-1: always applies); the last row whose bound the input
     exceeds prices *every* token of the request (the all-or-nothing boundaries that providers use). Raises ValueError
     where `tiers` breaks that order; an offer without any row can be called and not priced.
+
+    `commitment` names the prepaid capacity that makes it free up to the first boundary, and `list_tiers` are then the
+    prices without it.
     """
 
     provider: str
@@ -82,6 +89,8 @@ class Offer:
     tiers: tuple[Rates, ...]
     context_window_tokens: int | None
     prices_version: str
+    commitment: str = ""
+    list_tiers: tuple[Rates, ...] = ()
 
     def __post_init__(self) -> None:
         bounds = [rates.above_tokens for rates in self.tiers]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from routing import reasons
 from routing.costs import NOTHING_CARRIED, ONE, ZERO, Bill, Carried, amount, bill, failure_usd, wrong_answer_usd
-from routing.limits import Growth, limits_of, refusal, unfit
+from routing.limits import Growth, MaxPrice, limits_of, refusal, unfit
 from routing.offers import Offer, plain
 from routing.standing import UNKNOWN, Called, Standing, called
 
@@ -57,7 +57,8 @@ class Needs:
 
     `wrong_answer_usd` is what a wrong answer costs the caller: with it, coverage and quality are weighed in dollars, and
     any budget may be the best one. `min_quality` is the least chance that the model answers well. `max_latency_ms` holds
-    for an offer's usual time; `deadline_s`, None for at once, admits service classes that answer later.
+    for an offer's usual time; `deadline_s`, None for at once, admits service classes that answer later. `max_price` holds
+    for the rates, whatever the bill comes to.
     `carried` is what later requests repeat of this one.
 
     Raises TypeError or ValueError that names the field, what it may be, and what it was.
@@ -75,6 +76,7 @@ class Needs:
     min_quality: float | None = None
     max_latency_ms: float | None = None
     deadline_s: float | None = None
+    max_price: MaxPrice | None = None
     carried: Carried = NOTHING_CARRIED
 
     def __post_init__(self) -> None:
@@ -176,12 +178,13 @@ class Plan:
     """The chosen candidate, and every other one, cheapest first. `prices_version` is the chosen offer's.
 
     `fallbacks` are the other offers that meet every limit with the chosen budget, cheapest first: who may answer, without
-    another cut, where the chosen one fails.
+    another cut, where the chosen one fails. `refused` are the offers that no plan was made with, each with the reason.
     """
 
     chosen: Candidate
     prices_version: str
     fallbacks: tuple[Offer, ...] = ()
+    refused: tuple[tuple[Offer, str], ...] = ()
     behind: Sequence[tuple[Candidate, str | None]] = field(default=(), repr=False)
     """The other candidates, cheapest first, with the limit that each breaks, if one."""
 
@@ -193,12 +196,20 @@ class Plan:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """The body of a /v1/plan answer: {"chosen": OFFER, "runners_up": [OFFER + {"why"}, ...]}."""
-        return {"chosen": self.chosen.to_dict(), "runners_up": [each.to_dict() for each in self.runners_up]}
+        """The body of a /v1/plan answer: {"chosen": OFFER, "runners_up": [OFFER + {"why"}, ...]}, and where there are any
+        {"refused": [{"provider", "model", "processing", "why"}, ...]}."""
+        plan = {"chosen": self.chosen.to_dict(), "runners_up": [each.to_dict() for each in self.runners_up]}
+        names = ("provider", "model", "processing", "why")
+        refused = [dict(zip(names, (*called(offer), why), strict=True)) for offer, why in self.refused]
+        return plan | ({"refused": refused} if refused else {})
 
 
 def plan(
-    curve: Curve, needs: Needs, offers: Sequence[Offer], standings: Mapping[Called, Standing] | None = None
+    curve: Curve,
+    needs: Needs,
+    offers: Sequence[Offer],
+    standings: Mapping[Called, Standing] | None = None,
+    ranks: Mapping[Called, int] | None = None,
 ) -> Plan:
     """The cheapest way to meet `needs`: least expected total, then more coverage, then the earlier offer.
 
@@ -207,12 +218,14 @@ def plan(
     The target is the smallest budget for `min_coverage` (capped by `budget_tokens`), else `budget_tokens`, else the full
     context. A window that the price data does not know is taken to be large enough. An offer whose circuit breaker is
     open is taken only where no other will do. `standings` holds what is known of an offer; without one, nothing is.
+    `ranks` is an order that goes before cost: an offer is taken only where none of a lower rank (0 for most) will do.
 
     100,600 tokens on a model that costs five times as much above 100,000: the target costs $0.0528, and 98,039 tokens
     $0.0103; the latter is chosen if the curve expects it to keep 0.95 or more of the evidence.
 
     Raises NoOffer, with a line for each offer, where no candidate meets every limit.
     """
+    ranks = ranks or {}
     table = _Table(curve, needs, offers, standings or {})
     rows = table.rows()
     # The rows stand in the order of the offers, and a sort keeps what it does not settle.
@@ -220,10 +233,12 @@ def plan(
     allowed = [row for row in cheapest_first if row.refusal is None]
     if not allowed:
         raise reasons.no_offer([row.candidate for row in rows], [row.refusal for row in rows])
+    if ranks:
+        allowed.sort(key=lambda row: row.rank(ranks))
     best = next((row for row in allowed if not row.rests), allowed[0])
-    behind = tuple((row.candidate, row.lost_to_a_limit) for row in cheapest_first if row is not best)
+    behind = tuple((row.candidate, row.lost_to_a_limit(best, ranks)) for row in cheapest_first if row is not best)
     chosen = best.candidate
-    return Plan(chosen, chosen.offer.prices_version, table.fallbacks(best), behind)
+    return Plan(chosen, chosen.offer.prices_version, table.fallbacks(best, ranks), behind=behind)
 
 
 class _Row(NamedTuple):
@@ -235,9 +250,13 @@ class _Row(NamedTuple):
     refusal: str | None
     rests: bool
 
-    @property
-    def lost_to_a_limit(self) -> str | None:
-        return self.refusal or ("rests: its circuit breaker is open" if self.rests else None)
+    def rank(self, ranks: Mapping[Called, int]) -> int:
+        return ranks.get(called(self.candidate.offer), 0) if ranks else 0
+
+    def lost_to_a_limit(self, best: _Row, ranks: Mapping[Called, int]) -> str | None:
+        if self.refusal or self.rests:
+            return self.refusal or "rests: its circuit breaker is open"
+        return "comes later in the order that was asked for" if self.rank(ranks) > best.rank(ranks) else None
 
 
 def _failing(row: _Row, added_usd: Decimal) -> _Row:
@@ -291,11 +310,12 @@ class _Table:
                 rows.append(row)
         return rows
 
-    def fallbacks(self, chosen: _Row) -> tuple[Offer, ...]:
-        """The other offers that may answer the chosen cut, cheapest first, those that rest at the end."""
+    def fallbacks(self, chosen: _Row, ranks: Mapping[Called, int]) -> tuple[Offer, ...]:
+        """The other offers that may answer the chosen cut, by rank and cheapest first, those that rest at the end."""
         rows = [self._row(at, chosen.candidate.budget_tokens) for at in range(len(self._offers)) if at != chosen.at]
         allowed = [row for row in rows if row.refusal is None]
-        return tuple(row.candidate.offer for row in sorted(allowed, key=lambda row: (row.rests, row.total_usd)))
+        in_order = sorted(allowed, key=lambda row: (row.rests, row.rank(ranks), row.total_usd))
+        return tuple(row.candidate.offer for row in in_order)
 
     def _budgets(self, at: int) -> set[int]:
         needs, limits, offer = self._needs, self._limits, self._offers[at]
@@ -420,6 +440,10 @@ class _Table:
         if offer.context_window_tokens is not None:
             room_tokens = offer.context_window_tokens - self._output_tokens(at)
             forbidden |= budgets > self._growth(at).largest(room_tokens) - needs.fixed_tokens
+        if needs.max_price is not None:
+            tops = [self._growth(at).largest(bound) - needs.fixed_tokens for bound in offer.boundaries]
+            dear = np.array([needs.max_price.refusal(rates) is not None for rates in offer.tiers])
+            forbidden |= dear[np.searchsorted(tops, budgets)]
         if needs.max_cost_usd is not None:
             bills = np.interp(budgets, ends, [float(each.bill_usd) for each in sent])
             forbidden |= bills > float(needs.max_cost_usd)

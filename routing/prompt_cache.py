@@ -76,6 +76,13 @@ class Link(NamedTuple):
     tokens: int
 
 
+class Expected(NamedTuple):
+    """What later requests repeat of one, and the number of the link that it ends with."""
+
+    carried: Carried
+    link: int
+
+
 class PromptCaches:
     """What was sent where, and when; what came, and what came after it. Safe to share between threads.
 
@@ -105,7 +112,7 @@ class PromptCaches:
             for link in chain:
                 _put(self._sent, (where, link.digest), now_s, self._max_links)
 
-    def came(self, chain: Sequence[Link], now_s: float, *, context_apart: bool = False) -> Carried:
+    def came(self, chain: Sequence[Link], now_s: float, *, context_apart: bool = False) -> Expected:
         """What later requests are expected to repeat of this one, which is noted as one that came.
 
         Either all of it, as a conversation goes on (as often as others did), or the beginning that others share with it
@@ -113,7 +120,7 @@ class PromptCaches:
         a message that is not repeated, before the last one.
         """
         if not chain:
-            return NOTHING_CARRIED
+            return Expected(NOTHING_CARRIED, 0)
         with self._lock:
             followed = next((at for at in range(len(chain) - 2, -1, -1) if chain[at].digest in self._ends), None)
             if followed is not None:
@@ -125,14 +132,16 @@ class PromptCaches:
             for at, (link, count) in enumerate(zip(chain, sightings, strict=True)):
                 again = followed is not None and at <= followed  # the same conversation, which is no second sighting
                 _put(self._seen, link.digest, (count if again else count + 1, now_s), self._max_links)
-            kept_tokens = chain[-2].tokens if context_apart and len(chain) > 1 else chain[-1].tokens
-            whole = Carried(0 if context_apart and len(chain) == 1 else kept_tokens, not context_apart, rate.share)
+            last = len(chain) - 2 if context_apart else len(chain) - 1
             own = followed is not None
+        whole = Carried(chain[last].tokens if last >= 0 else 0, not context_apart, rate.share)
         shared = (
-            Carried(link.tokens, times=min(max(0.0, count - own), _MOST_TIMES))
-            for link, count in zip(chain[:-1], sightings, strict=False)
+            Expected(Carried(link.tokens, times=min(max(0.0, count - own), _MOST_TIMES)), at)
+            for at, (link, count) in enumerate(zip(chain[:-1], sightings, strict=False))
         )
-        return max((whole, *shared), key=lambda carried: carried.prefix_tokens * carried.times)
+        return max(
+            (Expected(whole, max(last, 0)), *shared), key=lambda each: each.carried.prefix_tokens * each.carried.times
+        )
 
     def _sightings(self, link: Link, now_s: float) -> float:
         """How often the prefix came in about the last minutes: a sighting counts half after so long."""

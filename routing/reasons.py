@@ -64,9 +64,12 @@ def no_offer(candidates: Sequence[Candidate], refusals: Sequence[str | None]) ->
     lines: dict[Offer, list[str]] = {}
     for candidate, refusal in zip(candidates, refusals, strict=True):
         lines.setdefault(candidate.offer, []).append(f"with {candidate.budget_tokens:,} context tokens it {refusal}")
-    lists = tuple(
-        f"{offer.provider}/{offer.model} ({offer.processing}): {'; '.join(each)}" for offer, each in lines.items()
-    )
+    return nobody([(offer, "; ".join(each)) for offer, each in lines.items()])
+
+
+def nobody(refused: Sequence[tuple[Offer, str]], told: Sequence[str] = ()) -> NoOffer:
+    """The error that says of each offer why it is refused; `told` are lines that do so already."""
+    lists = (*told, *(f"{offer.provider}/{offer.model} ({offer.processing}): {why}" for offer, why in refused))
     more = f" (and {len(lists) - 3} more)" if len(lists) > 3 else ""
     return NoOffer(f"no offer meets the request. {' | '.join(lists[:3])}{more}", lists)
 

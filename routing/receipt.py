@@ -7,6 +7,7 @@ It holds counts, names and dollars. Never text of a prompt or an answer, and nev
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -21,17 +22,19 @@ if TYPE_CHECKING:
 class Receipt:
     """One request's account. What is not known is None, never 0.
 
-    `model_asked` is the caller's word; `provider`, `model` and `processing` are what answered (until then, what was
-    planned). `tokens_before` and `tokens_after` count the context alone; input and output tokens the whole request,
-    as estimated and as billed by the provider. `baseline_cost_usd` is the caller's own model at full context at the
-    same moment. `prices_version` is that of the offer that answered. `notes` say what fell through, such as "ranking
-    failed; the original payload was forwarded"; `stage_ms` holds (stage, milliseconds) in the order they ran.
+    `at` is the moment of pricing, with its zone. `model_asked` is the caller's word; `provider`, `model` and
+    `processing` are what answered (until then, what was planned). `tokens_before` and `tokens_after` count the context
+    alone; input and output tokens the whole request, as estimated and as billed by the provider. `baseline_cost_usd` is
+    the caller's own model at full context at the same moment. `prices_version` is that of the offer that answered.
+    `notes` say what fell through, such as "ranking failed; the original payload was forwarded"; `stage_ms` holds
+    (stage, milliseconds) in the order they ran.
 
     When planning itself breaks, a receipt is built directly, with what is known.
     """
 
     id: str
     model_asked: str
+    at: datetime | None = None
     provider: str | None = None
     model: str | None = None
     processing: str | None = None
@@ -66,6 +69,7 @@ class Receipt:
         return {
             "id": self.id,
             "model_asked": self.model_asked,
+            "at": None if self.at is None else self.at.isoformat(timespec="milliseconds"),
             "provider": self.provider,
             "model": self.model,
             "processing": self.processing,
@@ -90,7 +94,14 @@ class Receipt:
 
 
 def opened(
-    plan: Plan, *, receipt_id: str, model_asked: str, baseline: Offer, tokens_before: int, tokens_after: int
+    plan: Plan,
+    *,
+    receipt_id: str,
+    model_asked: str,
+    baseline: Offer,
+    tokens_before: int,
+    tokens_after: int,
+    at: datetime | None = None,
 ) -> Receipt:
     """The receipt of a request that is about to be sent: estimates only.
 
@@ -103,6 +114,7 @@ def opened(
     return Receipt(
         id=receipt_id,
         model_asked=model_asked,
+        at=at,
         provider=chosen.offer.provider,
         model=chosen.offer.model,
         processing=chosen.offer.processing,

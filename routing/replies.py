@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,20 +15,25 @@ from routing.attempts import Attempt, Outcome
 from routing.calls import FAILURES, Call, explain
 from routing.conversion import ConvertedReader
 from routing.offers import Offer, Usage
-from routing.streams import StreamReader, error_event
+from routing.streams import StreamReader
+from routing.tongues import Retelling
 from routing.wires import Reported, Wire
 
 _AFTER_DONE_S: Final = 1.0
-"""How long to wait for the end of a connection whose stream is over, so that it can be used again."""
+"""How long to let a connection come to its end whose stream is over, so that it can be used again."""
 
 
 class Journal:
-    """The attempts of one request, and its clock. Shared by the call and by the stream that outlives it."""
+    """The attempts of one request, and its clock. Shared by the call and by the stream that outlives it.
 
-    __slots__ = ("_began_s", "attempts")
+    `ended` is told of each attempt when it has come to its end, once, with the output tokens if the provider said them.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_began_s", "_ended", "attempts")
+
+    def __init__(self, ended: Callable[[Attempt, int | None], None]) -> None:
         self._began_s = time.monotonic()
+        self._ended = ended
         self.attempts: list[Attempt] = []
 
     @property
@@ -43,26 +48,39 @@ class Journal:
         outcome: Outcome,
         detail: str,
         retry_after_ms: float | None = None,
+        reported: Reported | None = None,
     ) -> None:
         """Add an attempt that has just come to its end."""
-        self.attempts.append(
-            Attempt(
-                provider=offer.provider,
-                model=offer.model,
-                processing=offer.processing,
-                started_ms=started_ms,
-                latency_ms=self.elapsed_ms - started_ms,
-                status=status,
-                outcome=outcome,
-                detail=detail,
-                retry_after_ms=retry_after_ms,
-            )
+        attempt = Attempt(
+            provider=offer.provider,
+            model=offer.model,
+            processing=offer.processing,
+            started_ms=started_ms,
+            latency_ms=self.elapsed_ms - started_ms,
+            status=status,
+            outcome=outcome,
+            detail=detail,
+            retry_after_ms=retry_after_ms,
         )
+        self.attempts.append(attempt)
+        self._tell(attempt, reported)
 
-    def change_last(self, **fields: Any) -> None:
-        """Bring the latest attempt up to date, its latency included."""
+    def note_stream(self, offer: Offer, started_ms: float, status: int) -> None:
+        """Add an attempt whose first byte is about to go out."""
+        self.note(offer, started_ms, status, "streaming", "")
         last = self.attempts[-1]
-        self.attempts[-1] = replace(last, latency_ms=self.elapsed_ms - last.started_ms, **fields)
+        self.attempts[-1] = replace(last, first_byte_ms=last.latency_ms)
+
+    def end_stream(self, outcome: Outcome, detail: str, reported: Reported | None) -> None:
+        """Bring the latest attempt to its end."""
+        last = self.attempts[-1]
+        latency_ms = self.elapsed_ms - last.started_ms
+        self.attempts[-1] = attempt = replace(last, latency_ms=latency_ms, outcome=outcome, detail=detail)
+        self._tell(attempt, reported)
+
+    def _tell(self, attempt: Attempt, reported: Reported | None) -> None:
+        if attempt.outcome != "streaming":
+            self._ended(attempt, None if reported is None else reported.usage.output_tokens)
 
 
 class Reply:
@@ -77,7 +95,7 @@ class Reply:
     if the stream is not over.
     """
 
-    __slots__ = ("_journal", "_relay", "_reported", "body", "headers", "offer", "status")
+    __slots__ = ("_chunks", "_journal", "_relay", "_reported", "body", "headers", "offer", "status")
 
     def __init__(
         self,
@@ -87,18 +105,21 @@ class Reply:
         journal: Journal,
         content: bytes | Relay,
         reported: Reported | None = None,
+        told: Retelling | None = None,
     ) -> None:
+        """`told` tells a stream in another tongue."""
         self.status = status
         self.headers = headers
         self.offer = offer
         self.body = content if isinstance(content, bytes) else None
         self._relay = None if isinstance(content, bytes) else content
+        self._chunks = self._relay if told is None or self._relay is None else _retold(self._relay, told)
         self._journal = journal
         self._reported = reported
 
     @property
     def chunks(self) -> AsyncIterator[bytes] | None:
-        return self._relay
+        return self._chunks
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -126,6 +147,14 @@ class Reply:
         await self.aclose()
 
 
+async def _retold(relay: Relay, telling: Retelling) -> AsyncIterator[bytes]:
+    async for chunk in relay:
+        if told := telling.feed(chunk):
+            yield told
+    if told := telling.end():
+        yield told
+
+
 class Relay:
     """A provider's stream, under way: `open` it, `start` it, iterate it, close it.
 
@@ -133,7 +162,7 @@ class Relay:
     leak when the client hangs up before the first read.
     """
 
-    __slots__ = ("_call", "_ended", "_idle_ms", "_journal", "_ready", "_total_ms", "reader", "reported")
+    __slots__ = ("_call", "_ended", "_error_event", "_idle_ms", "_journal", "_ready", "_total_ms", "reader", "reported")
 
     def __init__(
         self,
@@ -153,6 +182,7 @@ class Relay:
         self._ended = False
         self._ready: list[bytes] = []
         self.reported: Reported | None = None
+        self._error_event = wire.tongue.error_event
 
         def notice(event: Mapping[str, Any]) -> None:
             self._notice(wire.read_usage(event))
@@ -175,9 +205,7 @@ class Relay:
 
     def start(self, offer: Offer, started_ms: float, status: int) -> None:
         """Take over: the first byte is about to go out."""
-        journal = self._journal
-        journal.note(offer, started_ms, status, "streaming", "")
-        journal.change_last(first_byte_ms=journal.elapsed_ms - started_ms)
+        self._journal.note_stream(offer, started_ms, status)
 
     def __aiter__(self) -> Relay:
         return self
@@ -197,12 +225,16 @@ class Relay:
         reader = self.reader
         if reader.failure is not None:
             return self._finish("cut_off", reader.failure)
+        if reader.done:
+            last = reader.end()
+            self._finish("ok", "")
+            return last
         left_ms = self._total_ms - self._journal.elapsed_ms
         if left_ms <= 0:
             return self._finish("cut_off", "the time for the whole request is over")
         limit_s = min(self._idle_ms, left_ms) / 1000.0
         try:
-            chunk = await self._call.read(min(limit_s, _AFTER_DONE_S) if reader.done else limit_s)
+            chunk = await self._call.read(limit_s)
         except FAILURES as error:
             if reader.finished:
                 last = reader.closing()
@@ -224,11 +256,21 @@ class Relay:
     def _finish(self, outcome: Outcome, detail: str) -> bytes:
         """Record, and cut what may still come; gives what the client must be told."""
         self._ended = True
-        self._call.cancel()
-        self._journal.change_last(outcome=outcome, detail=detail)
+        if self.reader.done:
+            self._linger()
+        else:
+            self._call.cancel()
+        self._journal.end_stream(outcome, detail, self.reported)
         if outcome != "cut_off" or self.reader.error is not None:
             return b""
-        return error_event(f"The provider's stream broke off: {detail}.", "stream_cut_off")
+        return self._error_event(f"The provider's stream broke off: {detail}.", "stream_cut_off")
+
+    def _linger(self) -> None:
+        """Let the call read its connection to the end. Nobody waits for that: the client has heard the end mark."""
+        task = self._call.task
+        if not task.done():
+            timer = asyncio.get_running_loop().call_later(_AFTER_DONE_S, self._call.cancel)
+            task.add_done_callback(lambda _: timer.cancel())
 
     def close(self) -> None:
         """Cut the connection if there is more to come. Needs no await, so nothing can come between."""

@@ -1,7 +1,8 @@
 """Wires: how a kind of provider is spoken to, as a table of frozen rows.
 
-A row says how a chat completion is addressed, how the key is shown, which headers may pass and how an answer is read.
-The openai row passes bodies and answers as they are; the others carry a `Conversion`, and all of it is done there.
+A row says how a request is addressed, how the key is shown, which headers may pass and how an answer is read. Every kind
+has a row for chat completions: openai's passes bodies and answers as they are, the others carry a `Conversion`, and all
+of it is done there. The rows for other tongues pass them as they are, and are there for what a kind speaks itself.
 Pure but for the one environment variable that holds a key. Knows nothing of connections, retries or prices.
 """
 
@@ -11,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from routing.conversion import Conversion
 from routing.errors import RoutingError
 from routing.offers import Offer, Usage
 from routing.streams import ChatProgress, Garbage, Progress, parse_object
+from routing.tongues import CHAT, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, Tongue
+from routing.tongues.messages_answer import MessagesProgress
+from routing.tongues.responses_answer import ResponsesProgress
 
 if TYPE_CHECKING:
     from routing.catalog import Provider
@@ -43,7 +47,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One row: a kind of provider.
+    """One row: a kind of provider, in the tongue that it is asked in.
 
     `path` is appended to the provider's `base_url`. `authorization(key)` gives the headers that show the key.
     `request_headers` are the caller's that may pass, `response_headers` the provider's that may come back and the names
@@ -51,7 +55,8 @@ class Wire:
     `service_tiers` names the processings that can be bought and the `service_tier` that buys them (None: the body is
     left as the caller wrote it). `read_usage` finds the usage in a whole answer or in one event of a stream;
     `progress` makes what follows how far a stream has come. With a `conversion`, it says where a request goes (`path`
-    is empty) and reads the stream, and `read_usage` sees what it has made.
+    is empty) and reads the stream, and `read_usage` sees what it has made. `headers` are sent where the caller sends
+    none of that name. `error_status` is what an error inside a success stands for, None if there is none.
     """
 
     kind: str
@@ -63,6 +68,9 @@ class Wire:
     read_usage: Callable[[Mapping[str, Any]], Reported | None]
     progress: Callable[[], Progress] = ChatProgress
     conversion: Conversion | None = None
+    tongue: Tongue = CHAT
+    headers: tuple[tuple[str, str], ...] = ()
+    error_status: Callable[[Mapping[str, Any]], int | None] = lambda answer: error_status(answer)
 
 
 def read_chat_usage(answer: Mapping[str, Any]) -> Reported | None:
@@ -97,6 +105,37 @@ def read_chat_usage(answer: Mapping[str, Any]) -> Reported | None:
         Usage(input_tokens, max(output_tokens, total_tokens - input_tokens), read_tokens, write_tokens),
         reasoning_tokens=_count(completion, "reasoning_tokens") or 0,
     )
+
+
+def read_messages_usage(answer: Mapping[str, Any]) -> Reported | None:
+    """The usage of an Anthropic message, or of the event that ends one; `input_tokens` leaves out the cached ones."""
+    usage = answer.get("usage")
+    if not isinstance(usage, Mapping) or answer.get("type") == "message_start":
+        return None
+    return read_chat_usage({"usage": anthropic_answer.usage_from(usage)})
+
+
+def read_responses_usage(answer: Mapping[str, Any]) -> Reported | None:
+    """The usage of an OpenAI response, or of the event that ends one."""
+    response = answer.get("response", answer)
+    usage = response.get("usage") if isinstance(response, Mapping) else None
+    if not isinstance(usage, Mapping):
+        return None
+    return read_chat_usage({"usage": {_CHAT_NAMES.get(name, name): value for name, value in usage.items()}})
+
+
+_CHAT_NAMES = {
+    "input_tokens": "prompt_tokens",
+    "input_tokens_details": "prompt_tokens_details",
+    "output_tokens": "completion_tokens",
+    "output_tokens_details": "completion_tokens_details",
+}
+
+
+def read_embeddings_usage(answer: Mapping[str, Any]) -> Reported | None:
+    """The usage of a list of embeddings, which has no output."""
+    usage = answer.get("usage")
+    return read_chat_usage({"usage": {"completion_tokens": 0, **usage}}) if isinstance(usage, Mapping) else None
 
 
 def _count(table: Mapping[str, Any], name: str) -> int | None:
@@ -178,10 +217,59 @@ _GEMINI = Wire(
 )
 
 WIRES: Mapping[str, Wire] = {wire.kind: wire for wire in (_OPENAI, _ANTHROPIC, _GEMINI)}
+"""The rows for chat completions, by kind."""
+
+_RESPONSES = replace(
+    _OPENAI,
+    path="/responses",
+    tongue=RESPONSES,
+    read_usage=read_responses_usage,
+    progress=ResponsesProgress,
+    # a response that failed is the answer to a request that was understood, and says so in its status
+    error_status=lambda answer: None if answer.get("object") == "response" else error_status(answer),
+)
+_EMBEDDINGS = replace(_OPENAI, path="/embeddings", tongue=EMBEDDINGS, read_usage=read_embeddings_usage)
+_MESSAGES = replace(
+    _ANTHROPIC,
+    path="/v1/messages",
+    tongue=MESSAGES,
+    # both say what shapes the body has
+    request_headers=frozenset(("anthropic-beta", "anthropic-version", "idempotency-key", "x-client-request-id")),
+    response_headers={
+        name: name
+        for name in (
+            *("content-type", "request-id", "retry-after"),
+            *(
+                f"anthropic-ratelimit-{what}-{figure}"
+                for what in ("requests", "tokens", "input-tokens", "output-tokens")
+                for figure in ("limit", "remaining", "reset")
+            ),
+        )
+    },
+    headers=(("anthropic-version", anthropic_request.SAMPLING_VERSION),),
+    read_usage=read_messages_usage,
+    progress=MessagesProgress,
+    conversion=None,
+    error_status=lambda answer: anthropic_answer.fault(None, answer).status if answer.get("error") else None,
+)
+_COUNT_TOKENS = replace(
+    _MESSAGES, path="/v1/messages/count_tokens", tongue=COUNT_TOKENS, read_usage=lambda _: Reported(Usage(0, 0))
+)
+
+NATIVE: Mapping[tuple[str, str], Wire] = {
+    (wire.kind, wire.tongue.name): wire for wire in (_RESPONSES, _EMBEDDINGS, _MESSAGES, _COUNT_TOKENS)
+}
+"""The rows for what a kind of provider speaks itself beside chat completions, by kind and tongue."""
 
 
-def wire_of(provider: Provider) -> Wire:
-    """The row of the provider's kind; raises UnsupportedWire, naming the kinds that there are."""
+def wire_of(provider: Provider, tongue: Tongue = CHAT) -> Wire:
+    """The row of the provider's kind: for `tongue` if it speaks it, else for chat completions.
+
+    Raises UnsupportedWire, naming the kinds that there are.
+    """
+    native = NATIVE.get((provider.kind, tongue.name))
+    if native is not None and (native.tongue is not RESPONSES or provider.serves_responses):
+        return native
     wire = WIRES.get(provider.kind)
     if wire is None:
         raise UnsupportedWire(
@@ -217,6 +305,7 @@ def headers_for(wire: Wire, key: str | None, caller: Mapping[str, str], idempote
     allowed = {name.lower(): value for name, value in caller.items() if name.lower() in wire.request_headers}
     # A value that HTTP cannot carry as ASCII is dropped: each of these is a hint, and none is worth an error.
     headers = {name: value for name, value in allowed.items() if value.isascii() and value.isprintable()}
+    headers = dict(wire.headers) | headers
     headers |= {
         "content-type": "application/json",
         # Compressed answers would have to be unpacked here to be checked, and a stream would be held up by it.
@@ -298,7 +387,7 @@ def error_status(answer: Mapping[str, Any]) -> int | None:
 
 
 _ERROR_CODE = re.compile(r"[a-z][a-z_]{1,47}")
-_SPENT_CODES = ("insufficient_quota", "billing_hard_limit_reached")
+_SPENT_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_error")
 
 
 def error_code(body: bytes) -> str:
@@ -317,5 +406,5 @@ def error_code(body: bytes) -> str:
 
 
 def means_spent(code: str) -> bool:
-    """Whether a 429 with this code says that the account's money is used up: no waiting mends that."""
+    """Whether a 429 (or, from some gateways, a 400) with this code says that the money is used up: no waiting mends that."""
     return code in _SPENT_CODES

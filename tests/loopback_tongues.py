@@ -25,13 +25,15 @@ _ANTHROPIC_FIELDS = frozenset(
     (
         *("model", "max_tokens", "messages", "system", "tools", "tool_choice", "thinking", "output_config"),
         *("stop_sequences", "metadata", "stream", "service_tier", "cache_control"),
+        *("container", "diagnostics", "inference_geo", "speed"),
     )
 )
 _SAMPLING = frozenset(("temperature", "top_p", "top_k"))
 _BLOCKS = {
-    "text": {"text", "cache_control"},
+    "text": {"text", "cache_control", "citations"},
     "image": {"source", "cache_control"},
     "document": {"source", "title", "context", "citations", "cache_control"},
+    "search_result": {"source", "title", "content", "citations", "cache_control"},
     "tool_use": {"id", "name", "input", "cache_control"},
     "tool_result": {"tool_use_id", "content", "is_error", "cache_control"},
     "thinking": {"thinking", "signature"},
@@ -56,7 +58,8 @@ def anthropic_error_event(kind: str, message: str = "scripted failure") -> bytes
 def _anthropic_complaint(request: Request) -> Complaint:
     if not request.headers.get("x-api-key") and not request.headers.get("authorization", "").startswith("Bearer "):
         return 401, _anthropic_error("authentication_error", "x-api-key header is required")
-    said = anthropic_complaint(request.json, request.headers.get("anthropic-version"))
+    body = {"max_tokens": 1, **request.json} if request.path == _COUNTING else request.json
+    said = anthropic_complaint(body, request.headers.get("anthropic-version"))
     return None if said is None else (400, _anthropic_error("invalid_request_error", said))
 
 
@@ -106,9 +109,11 @@ def _turns_complaint(messages: list[Any]) -> str | None:
 
 def _tools_complaint(body: Mapping[str, Any]) -> str | None:
     for tool in body.get("tools", ()):
+        if tool.get("type", "custom") != "custom":
+            continue  # one that runs at Anthropic
         if tool["input_schema"].get("type") != "object":
             return "tools.0.custom.input_schema.type: Field required"
-        if tool.keys() - {"name", "description", "input_schema", "strict", "cache_control"}:
+        if tool.keys() - {"type", "name", "description", "input_schema", "strict", "cache_control"}:
             return "tools.0: Extra inputs are not permitted"
     if "tool_choice" in body and not body.get("tools"):
         return "tool_choice: may only be specified while providing tools."
@@ -144,6 +149,15 @@ def _anthropic_message(request: Request, step: Step) -> dict[str, Any]:
         "stop_details": _refused() if step.finish == "refusal" else None,
         "usage": usage,
     }
+
+
+_COUNTING = "/v1/messages/count_tokens"
+
+
+def _anthropic_answer(request: Request, step: Step) -> dict[str, Any]:
+    if request.path == _COUNTING:
+        return {"input_tokens": len(_anthropic_prompt(request.json).split())}
+    return _anthropic_message(request, step)
 
 
 def _refused() -> dict[str, Any]:
@@ -205,9 +219,9 @@ def _anthropic_prompt(asked: Mapping[str, Any]) -> str:
 ANTHROPIC = Tongue(
     kind="anthropic",
     root="",
-    serves=lambda path: path == "/v1/messages",
+    serves=lambda path: path in ("/v1/messages", _COUNTING),
     complaint=_anthropic_complaint,
-    whole=lambda request, step: json.dumps(_anthropic_message(request, step)).encode(),
+    whole=lambda request, step: json.dumps(_anthropic_answer(request, step)).encode(),
     events=_anthropic_events,
 )
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.docstrings import stdlib_docstrings
-from benchmarks.questions import BadData, fold, load, selfwritten
+from benchmarks.questions import fold, load, selfwritten
+from compressor.labelled import BadQuestion
 
 ROW: dict[str, Any] = {
     "id": "1",
@@ -35,29 +37,57 @@ def test_a_file_in_the_documented_shape_loads_packed_or_not(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"query": None}, "mine.jsonl:1: a text was expected, not NoneType"),
-        ({"contexts": []}, "contexts is empty"),
-        ({"evidence": [{"context": 7, "text": "5 GB"}]}, "names context 7 of 1"),
-        ({"evidence": [{"context": 0, "text": "6 GB"}]}, "does not stand in the text of context 0"),
-        ({"contexts": [{"title": "no text"}]}, "the field 'text' is missing"),
-        ({"contexts": 5}, "not iterable"),
+        ({"query": None}, "mine.jsonl, line 2: query must be a text, not null"),
+        ({"contexts": []}, "line 2: contexts is empty"),
+        ({"contexts": 5}, "contexts must be a list, not a number"),
+        ({"contexts": ["An upload"]}, 'contexts[0] must be an object with a "text", not a text'),
+        ({"contexts": [{"title": "no text"}]}, "contexts[0].text is missing"),
+        (
+            {"evidence": [{"context": 7, "text": "5 GB"}]},
+            "evidence[0].context must be the number of one of the 1 contexts",
+        ),
+        ({"evidence": [{"context": -1, "text": "5 GB"}]}, "counted from 0, not -1"),
+        ({"evidence": [{"context": True, "text": "5 GB"}]}, "counted from 0, not True"),
+        ({"evidence": [{"context": 0, "text": "6 GB"}]}, "evidence[0].text does not stand in contexts[0].text: '6 GB'"),
+        ({"evidence": [{"context": 0, "text": " "}]}, "evidence[0].text is blank"),
+        ({"evidence": ["5 GB"]}, "evidence[0] must be an object"),
+        ({"answers": [5]}, "answers[0] must be a text, not a number"),
     ],
 )
 def test_a_fault_is_named_with_its_line_and_field(change: dict[str, Any], said: str, tmp_path: Path) -> None:
-    (tmp_path / "mine.jsonl").write_text(json.dumps({**ROW, **change}))
-    with pytest.raises(BadData, match=said.replace("(", r"\(")):
+    (tmp_path / "mine.jsonl").write_text(json.dumps(ROW) + "\n" + json.dumps({**ROW, **change}))
+    with pytest.raises(BadQuestion, match=re.escape(said)):
         load(tmp_path / "mine.jsonl")
+
+
+@pytest.mark.parametrize("field", ["query", "contexts", "evidence"])
+def test_what_is_missing_is_named(field: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text(json.dumps({name: value for name, value in ROW.items() if name != field}))
+    with pytest.raises(BadQuestion, match=f"mine.jsonl, line 1: {field} is missing"):
+        load(tmp_path / "mine.jsonl")
+
+
+def test_the_least_that_a_line_needs(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"query": "?", "contexts": [{"text": "a"}], "evidence": []}))
+    question = load(tmp_path / "mine.jsonl").questions[0]
+    assert (question.id, question.contexts[0].id, question.answers, question.kind) == ("1", "0", (), "")
+
+
+def test_evidence_is_kept_as_it_stands_in_its_text(tmp_path: Path) -> None:
+    row = {**ROW, "evidence": [{"context": 0, "text": "may be 5 GB"}]}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(row))
+    assert load(tmp_path / "mine.jsonl").questions[0].evidence[0].text == "may be\n5 GB"
 
 
 @pytest.mark.parametrize("content", [b"", b"not json", b"[1]", b"\xff\xfe", b"\n\n"])
 def test_what_is_no_question_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_bytes(content)
-    with pytest.raises(BadData, match=r"mine\.jsonl"):
+    with pytest.raises(BadQuestion, match=r"mine\.jsonl"):
         load(tmp_path / "mine.jsonl")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="cannot be read"):
+    with pytest.raises(BadQuestion, match="cannot be read"):
         load(tmp_path / "nothing.jsonl")
 
 

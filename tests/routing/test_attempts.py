@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import routing.attempts
 from routing.attempts import OUTCOMES, RETRYABLE, Attempt, GiveUp, RetryPolicy, Try, next_attempt, outcome_of
 from routing.offers import Offer
+from routing.standing import Called, called
 
 POLICY = RetryPolicy()
 
@@ -224,3 +225,65 @@ def test_every_offer_that_may_serve_is_tried_once_before_any_is_tried_again(offe
 
 def _name(of: Offer) -> tuple[str, str, str]:
     return of.provider, of.model, of.processing
+
+
+# --- offers that rest ----------------------------------------------------------------------------------------------
+
+
+def resting(*offers: Offer, for_ms: float = 0.0) -> dict[Called, float]:
+    return {called(one): for_ms for one in offers}
+
+
+def test_an_offer_that_rests_comes_last() -> None:
+    assert next_attempt((), (A, B, C), POLICY, 0.0, 0.0, resting(A)) == Try(B, 0.0)
+    tried = [attempt(B, "server_error")]
+    assert next_attempt(tried, (A, B, C), POLICY, 0.0, 10.0, resting(A)) == Try(C, 0.0)
+
+
+def test_an_offer_that_rests_waits_while_another_can_be_asked_again() -> None:
+    tried = [attempt(B, "server_error")] * 3
+    assert next_attempt(tried, (A, B), POLICY, 0.5, 10.0, resting(A)) == Try(B, 200.0)
+
+
+def test_the_last_attempts_are_kept_for_the_offers_that_rest() -> None:
+    tried = [attempt(B, "server_error")] * 4
+    assert next_attempt(tried, (A, B), POLICY, 0.5, 10.0, resting(A)) == Try(A, 0.0)
+    tried = [attempt(C, "timeout"), *[attempt(C, "timeout")] * 2]
+    assert next_attempt(tried, (A, B, C), POLICY, 0.5, 10.0, resting(A, B)) == Try(A, 0.0)
+
+
+def test_when_all_rest_the_plans_order_holds_and_each_is_asked() -> None:
+    assert next_attempt((), (A, B), POLICY, 0.0, 0.0, resting(A, B)) == Try(A, 0.0)
+    tried = [attempt(A, "server_error")]
+    assert next_attempt(tried, (A, B), POLICY, 0.0, 10.0, resting(A, B)) == Try(B, 0.0)
+    gone = [attempt(B, "rejected", status=404)]
+    assert next_attempt(gone, (A, B), POLICY, 0.0, 10.0, resting(A)) == Try(A, 0.0)
+
+
+def test_what_it_asked_others_to_wait_is_waited_for_or_too_long() -> None:
+    assert next_attempt((), (A,), POLICY, 0.0, 0.0, resting(A, for_ms=2_000.0)) == Try(A, 2_000.0)
+    too_long = {called(A): 60_000.0, called(B): 50_000.0}
+    step = next_attempt((), (A, B), POLICY, 0.0, 0.0, too_long)
+    assert step == GiveUp("every offer left asks for a longer pause than we wait", 50_000.0)
+    assert next_attempt((), (A, B), POLICY, 0.0, 0.0, {**too_long, called(B): 0.0}) == Try(B, 0.0)
+
+
+@settings(deadline=None)
+@given(OFFERS, st.data())
+def test_a_request_that_any_of_its_offers_can_serve_is_served(offers, data) -> None:
+    """Whatever rests rightly or wrongly, and whichever one offer is up: five attempts find it among five."""
+    offers = offers[: POLICY.max_attempts]
+    rests = {called(one): 0.0 for one in data.draw(st.lists(st.sampled_from(offers), unique=True))}
+    up = data.draw(st.sampled_from(offers))
+    attempts: list[Attempt] = []
+    now_ms = 0.0
+    while isinstance(step := next_attempt(attempts, offers, POLICY, 0.0, now_ms, rests), Try):
+        if step.offer == up:
+            return
+        if called(step.offer) in rests:
+            awake = [one for one in offers if called(one) not in rests]
+            assert all(any(one.provider == seen.provider for seen in attempts) for one in awake), "others were first"
+        now_ms += step.delay_ms
+        attempts.append(attempt(step.offer, "connect_failed", at=now_ms))
+        now_ms += 10.0
+    raise AssertionError(f"{up} was never asked")

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from routing.catalog import PRICES_VERSION, STATED_PRICES, Catalog, Listing, Provider
 from routing.errors import UnknownModel
 from routing.offers import Offer, Usage, price
+from routing.overlay import Overlay
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SERVICES = ("sync", "batch", "flex", "priority", "fast")
@@ -123,14 +124,14 @@ def test_the_rows_above_are_nearly_all_rows() -> None:
 
 @given(st.data())
 def test_prices_follow_the_clock_as_genai_prices_does(data: st.DataObject) -> None:
-    """Any moment of three years, in any time zone, for the models whose price depends on it."""
+    """Any moment of three years, in any time zone, for the models whose price depends on it. Without the overlay."""
     dated = [each for each in rows() if isinstance(each[1].prices, list) or each[1].price_variants]
     price_list, model, name = data.draw(st.sampled_from(dated))
     zone = timezone(timedelta(minutes=data.draw(st.integers(-720, 840))))
     now = data.draw(st.datetimes(datetime(2025, 1, 1), datetime(2027, 12, 31))).replace(tzinfo=zone)
     if not is_priced(model, now):
         return
-    offers = Catalog().offers([f"{price_list.id}/{name}"], now, SERVICES)
+    offers = Catalog(overlay=Overlay()).offers([f"{price_list.id}/{name}"], now, SERVICES)
     for offer in offers:
         usage = some_usage(random.Random(data.draw(st.integers(0, 10**6))), offer.boundaries)
         assert price(offer, usage) == their_cost(model, price_list, usage, offer.processing, now)

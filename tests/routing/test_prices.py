@@ -116,13 +116,55 @@ def test_resellers_of_grok_4_7_have_boundaries_of_their_own(model: str, boundary
     assert offer(model).boundaries == (boundary_tokens,)
 
 
-@pytest.mark.parametrize(("day", "kind"), [(22, "Sunday"), (24, "Tuesday")])
-def test_deepseek_peak_hours_do_not_know_weekends(day: int, kind: str) -> None:
-    """DeepSeek's own page has weekends off-peak since 2026-08-23; the data bills them at peak (2026-11-24, 0.2.3).
+@pytest.mark.parametrize(
+    ("day", "hour", "times"),
+    [
+        ("Tuesday", 2, 2),
+        ("Tuesday", 12, 1),
+        ("Sunday", 8, 1),
+        ("Saturday", 2, 1),
+        ("Monday", 0, 1),
+        ("Monday", 1, 2),
+        ("Friday", 9, 2),
+        ("Friday", 10, 1),
+    ],
+)
+def test_deepseek_is_dear_on_weekdays_in_its_peak_hours_only(day: str, hour: int, times: int) -> None:
+    """DeepSeek's page: peak is 01:00-04:00 and 06:00-10:00 UTC, Monday to Friday, at twice the price (2026-11-24).
 
-    Too dear by 2x in those hours, never too cheap. An overlay for weekdays will correct it and this test.
+    genai-prices 0.2.3 bills the weekend's peak hours too; the shipped overlay corrects it.
     """
-    peak = datetime(2026, 11, day, 2, tzinfo=UTC)
-    assert f"{peak:%A}" == kind
-    assert offer("deepseek-flash", now=peak).tiers[0].input_usd == Decimal("3E-7")
-    assert offer("deepseek-flash", now=peak.replace(hour=12)).tiers[0].input_usd == Decimal("1.5E-7")
+    dates = {"Saturday": 21, "Sunday": 22, "Monday": 23, "Tuesday": 24, "Friday": 27}
+    now = datetime(2026, 11, dates[day], hour, tzinfo=UTC)
+    assert f"{now:%A}" == day
+    (flash,) = Catalog().offers(["deepseek-flash"], now)
+    assert price(flash, Usage(1_000_000, 0)) == Decimal("0.15") * times
+    assert price(flash, Usage(0, 1_000_000)) == Decimal("0.6") * times
+    assert price(flash, Usage(1_000_000, 0, 1_000_000)) == Decimal("0.003") * times
+    corrected = "genai-prices 0.2.3 + overlay 2026-11-24"
+    assert (flash.prices_version == corrected) == (day in ("Saturday", "Sunday"))
+
+
+@pytest.mark.parametrize("model", ["deepseek-flash", "deepseek-v4-flash", "deepseek-v4-pro"])
+def test_deepseek_has_35_peak_hours_a_week(model: str) -> None:
+    hours = [offer(model, now=datetime(2026, 11, 16 + day, hour, tzinfo=UTC)) for day in range(7) for hour in range(24)]
+    cheap = min(each.tiers[0].input_usd for each in hours)
+    assert sum(each.tiers[0].input_usd == 2 * cheap for each in hours) == 35
+    assert sum(each.tiers[0].input_usd == cheap for each in hours) == 133
+
+
+def test_before_that_date_the_weekend_had_peak_hours() -> None:
+    saturday = datetime(2026, 8, 22, 2, tzinfo=UTC)
+    after, before = offer("deepseek-v4-pro", now=saturday.replace(day=29)), offer("deepseek-v4-pro", now=saturday)
+    assert before.tiers[0].input_usd == 2 * after.tiers[0].input_usd
+
+
+@pytest.mark.parametrize(
+    ("input_tokens", "dollars"),
+    [(32_000, "0.0444"), (32_001, "0.0888024"), (128_000, "0.3192"), (128_001, "0.399003")],
+)
+def test_qwen3_max_is_in_the_overlay_with_both_of_its_boundaries(input_tokens: int, dollars: str) -> None:
+    """Alibaba's international list (2026-05); genai-prices 0.2.3 does not have the maker. With 1,000 output tokens."""
+    assert offer("qwen3-max").provider == "alibaba"
+    assert offer("qwen3-max").prices_version == "overlay 2026-11-24"
+    assert cost("qwen3-max", input_tokens, 1_000) == Decimal(dollars)

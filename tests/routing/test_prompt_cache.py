@@ -43,7 +43,7 @@ def test_what_is_shorter_than_the_cache_takes_is_never_warm() -> None:
 
 def test_a_single_question_is_not_expected_to_come_back() -> None:
     caches = PromptCaches()
-    assert all(caches.came(chain(f"q{n}"), float(n)).times == 0 for n in range(50))
+    assert all(caches.came(chain(f"q{n}"), float(n)).carried.times == 0 for n in range(50))
 
 
 def test_conversations_that_go_on_teach_that_the_next_one_will() -> None:
@@ -52,7 +52,7 @@ def test_conversations_that_go_on_teach_that_the_next_one_will() -> None:
         words = ["sys"]
         for turn in range(5):
             words += [f"u{talk}.{turn}"]
-            carried = caches.came(chain(*words), talk * 1_000.0 + turn)
+            carried = caches.came(chain(*words), talk * 1_000.0 + turn).carried
             words += [f"a{talk}.{turn}"]
     assert carried.with_context
     assert carried.prefix_tokens == 10_000
@@ -62,10 +62,10 @@ def test_conversations_that_go_on_teach_that_the_next_one_will() -> None:
 def test_a_shared_beginning_is_expected_as_often_as_it_came() -> None:
     caches = PromptCaches()
     for number in range(10):
-        carried = caches.came(chain("sys", f"q{number}"), float(number))
-    assert (carried.prefix_tokens, carried.with_context) == (1_000, False)
+        carried, link = caches.came(chain("sys", f"q{number}"), float(number))
+    assert (carried.prefix_tokens, carried.with_context, link) == (1_000, False, 0)
     assert carried.times == pytest.approx(9, rel=0.05)
-    assert caches.came(chain("sys", "much later"), 100_000.0).times < 0.01
+    assert caches.came(chain("sys", "much later"), 100_000.0).carried.times < 0.01
 
 
 def test_a_context_that_stands_apart_ends_what_is_repeated_before_it() -> None:
@@ -73,11 +73,11 @@ def test_a_context_that_stands_apart_ends_what_is_repeated_before_it() -> None:
     words = ["sys"]
     for turn in range(6):
         words += [f"u{turn}"]
-        carried = caches.came(chain(*words), float(turn), context_apart=True)
+        carried = caches.came(chain(*words), float(turn), context_apart=True).carried
         words += [f"a{turn}"]
     assert not carried.with_context
     assert carried.prefix_tokens == 1_000 * (len(words) - 2)
-    assert caches.came(chain("only"), 0.0, context_apart=True).prefix_tokens == 0
+    assert caches.came(chain("only"), 0.0, context_apart=True).carried.prefix_tokens == 0
 
 
 def test_the_memory_is_bounded() -> None:

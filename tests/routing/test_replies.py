@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 import routing.forwarding
+import routing.replies
 from routing.attempts import RetryPolicy
 from routing.errors import ProvidersFailed
 from routing.forwarding import Reply, Router, Timeouts
@@ -24,6 +26,7 @@ from tests.routing.asking import (
     direct,
     events,
     offer,
+    provider,
     router,
     told,
 )
@@ -126,6 +129,45 @@ def test_events_are_relayed_when_they_arrive() -> None:
         times = asyncio.run(go())
     assert len(times) > 4
     assert times[-1] - times[0] > 0.1, "not all at the end"
+
+
+class _LeftOpen(httpx.AsyncByteStream):
+    """A whole stream, end mark included, whose connection stays open."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for event in loopback.stream_events({**STREAM, "model": "m"}, loopback.ok()):
+            yield event
+        await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def test_after_the_end_mark_nobody_waits_for_the_connection_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing.replies, "_AFTER_DONE_S", 0.3)
+    stream = _LeftOpen()
+    answer = httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=stream)
+
+    async def go() -> float:
+        one = {"a": provider("a", "https://x.test/v1")}
+        async with Router(one, transport=httpx.MockTransport(lambda _: answer)) as calls:
+            reply = await calls.forward(STREAM, (offer("a"),), True)
+            assert reply.chunks is not None
+            began = time.monotonic()
+            content = b"".join([chunk async for chunk in reply.chunks])
+            took_s = time.monotonic() - began
+            await reply.aclose()
+            assert content.endswith(b"data: [DONE]\n\n")
+            assert [one.outcome for one in reply.attempts] == ["ok"]
+            assert not stream.closed, "it has a moment to end by itself, and can be used again then"
+            await asyncio.sleep(0.5)
+            assert stream.closed, "and no longer"
+            return took_s
+
+    assert asyncio.run(go()) < 0.2
 
 
 # --- hanging up ---------------------------------------------------------------------------------------------------
