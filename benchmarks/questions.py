@@ -1,34 +1,20 @@
 """Questions with their payloads and the evidence in them: what every suite measures on.
 
-One JSON object a line, `.jsonl` or `.jsonl.gz`:
-
-    {"id": "...", "query": "...",
-     "contexts": [{"id": "...", "title": "...", "text": "..."}],     what a RAG stack would have sent
-     "evidence": [{"context": 3, "text": "..."}],                    spans of contexts[3].text that hold the answer
-     "answers": ["..."],                                             any of them answers; all with "all_answers": true
-     "kind": "numeric", "derived": false}                            optional; derived: worked out, stands nowhere
-
-A question without evidence is unanswerable.
+The shape of a file is `compressor.labelled`'s, which reads it; a question without evidence is unanswerable.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from compressor import Source
+from compressor.labelled import BadQuestion, Labelled, labelled, read_labelled
 
 DATA = Path(__file__).parent / "data"
-
-
-class BadData(ValueError):
-    """A file that is not in the documented shape; the message names file, line and field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +56,12 @@ class Dataset:
 
 
 def load(file: Path) -> Dataset:
-    """The questions of a file in the documented shape. Raises BadData."""
-    try:
-        raw = file.read_bytes()
-        text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise BadData(f"{file}: cannot be read as UTF-8 JSON lines ({error})") from None
-    questions = tuple(
-        _question(_row(line, f"{file}:{number}"), f"{file}:{number}")
-        for number, line in enumerate(text.splitlines(), 1)
-        if line.strip()
-    )
+    """The questions of a file in the documented shape. Raises BadQuestion."""
+    questions = tuple(map(question_of, read_labelled(file)))
     if not questions:
-        raise BadData(f"{file}: holds no question")
-    return Dataset(file.name.removesuffix(".gz").removesuffix(".jsonl"), digest_of(raw), questions)
+        raise BadQuestion(f"{file}: holds no question")
+    name = file.name.removesuffix(".gz").removesuffix(".jsonl")
+    return Dataset(name, digest_of(file.read_bytes()), questions)
 
 
 def selfwritten() -> Dataset:
@@ -96,64 +74,26 @@ def selfwritten() -> Dataset:
         ids = row["contexts"]
         evidence = [{"context": ids.index(each["context"]), "text": each["text"]} for each in row["evidence"]]
         whole = {**row, "contexts": [chunks[i] for i in ids], "evidence": evidence}
-        questions.append(_question(whole, str(row["id"])))
+        questions.append(question_of(labelled(whole, str(row["id"]))))
     return Dataset("selfwritten", digest_of(raw_chunks + raw_questions), tuple(questions))
+
+
+def question_of(row: Labelled) -> Question:
+    """A labelled question as the suites take it: its evidence as text, as it stands in its context."""
+    return Question(
+        id=row.id,
+        query=row.query,
+        contexts=row.sources,
+        evidence=tuple(Evidence(n, row.sources[n].text[start:end]) for n, start, end in row.spans),
+        answers=row.answers,
+        kind=row.kind,
+        all_answers=row.all_answers,
+        derived=row.derived,
+    )
 
 
 def digest_of(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()[:16]
-
-
-def _row(line: str, where: str) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadData(f"{where}: is not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise BadData(f"{where}: must be a JSON object")
-    return row
-
-
-def _question(row: Mapping[str, Any], where: str) -> Question:
-    try:
-        contexts = tuple(
-            Source(str(each.get("id", number)), _text(each["text"]), str(each.get("title") or ""))
-            for number, each in enumerate(row["contexts"])
-        )
-        evidence = tuple(Evidence(int(each["context"]), _text(each["text"])) for each in row["evidence"])
-        question = Question(
-            id=str(row["id"]),
-            query=_text(row["query"]),
-            contexts=contexts,
-            evidence=evidence,
-            answers=tuple(_text(answer) for answer in row.get("answers", ())),
-            kind=str(row.get("kind", "")),
-            all_answers=bool(row.get("all_answers", False)),
-            derived=bool(row.get("derived", False)),
-        )
-    except KeyError as error:
-        raise BadData(f"{where}: the field {error} is missing") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise BadData(f"{where}: {error}") from None
-    _check_evidence(question, where)
-    return question
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a text was expected, not {type(value).__name__}")
-    return value
-
-
-def _check_evidence(question: Question, where: str) -> None:
-    if not question.contexts:
-        raise BadData(f"{where}: contexts is empty")
-    folded: Sequence[str] = [fold(context.text) for context in question.contexts]
-    for number, span in enumerate(question.evidence):
-        if not 0 <= span.context < len(folded):
-            raise BadData(f"{where}: evidence {number} names context {span.context} of {len(folded)}")
-        if not span.text.strip() or fold(span.text) not in folded[span.context]:
-            raise BadData(f"{where}: evidence {number} does not stand in the text of context {span.context}")
 
 
 def fold(text: str) -> str:

@@ -1,12 +1,11 @@
 """Suite `reader`: does a model still answer from what is kept? Exact match, F1 and containment, at each cut.
 
-The reader is the local SmolLM2-135M-Instruct, or any OpenAI-compatible endpoint. Where the reader is too weak to tell
-the cuts apart, the section says so instead of drawing a conclusion.
+The reader is the local SmolLM2-135M-Instruct, or any OpenAI-compatible endpoint; another one may judge its answers. Where
+the reader is too weak to tell the cuts apart, the section says so instead of drawing a conclusion.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import string
 from collections import Counter
@@ -15,8 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
-
+from benchmarks.endpoint import Endpoint
 from benchmarks.evidence import budget_of, oracle_cut
 from benchmarks.intervals import Estimate, estimate
 from benchmarks.peers import Arm, Cut
@@ -31,6 +29,15 @@ LOCAL_PAYLOAD_TOKENS = 800
 MAX_ANSWER_TOKENS = 24
 RATIOS = (0.10, 0.25, 0.50)
 INSTRUCTION = "Answer the question from the documents in as few words as possible. Give only the answer."
+NOT_STATED = "not stated"
+UNANSWERABLE = "unanswerable"
+ABSTAIN = f" If the documents do not say it, answer: {NOT_STATED}."
+UNANSWERABLE_SHARE = 4
+"""One question that has no answer beside so many that have one. Not asked of the local reader, which never abstains."""
+JUDGE = (
+    "You grade answers. Say yes if the given answer means the same as one of the right answers (as all of them, where all "
+    "are asked for), else no. Say nothing but yes or no."
+)
 
 
 class Reader(Protocol):
@@ -62,32 +69,31 @@ class LocalReader:
 
 @dataclass(frozen=True, slots=True)
 class RemoteReader:
-    """A model behind OpenAI's chat completions. The key is in the environment variable `key_env`, if one is needed."""
+    """An endpoint that reads. It is shown whole payloads, and may say that the documents do not say."""
 
-    url: str
-    name: str
-    key_env: str | None = None
+    endpoint: Endpoint
     payload_tokens: int | None = None
 
+    @property
+    def name(self) -> str:
+        return self.endpoint.model
+
     def answer(self, prompt: str) -> str:
-        key = os.environ.get(self.key_env, "") if self.key_env else ""
-        body = {"model": self.name, "messages": _messages(prompt), "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0}
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        response = httpx.post(f"{self.url.rstrip('/')}/chat/completions", json=body, headers=headers, timeout=300)
-        response.raise_for_status()
-        return str(response.json()["choices"][0]["message"]["content"])
+        return self.endpoint.ask(INSTRUCTION + ABSTAIN, prompt)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, scored against the best of the right ones: 0 to 1 each."""
+    """One answer, scored against the best of the right ones: 0 to 1 each. `judged` is the judge's word, if there is one."""
 
     condition: str
     question: str
+    kind: str
     text: str
     exact: float
     f1: float
     contained: float
+    judged: float | None
     prompt_tokens: int
 
 
@@ -98,11 +104,15 @@ def run(
     folder: Path,
     *,
     remote: RemoteReader | None = None,
+    judge: Endpoint | None = None,
     progress: Progress,
 ) -> Section:
-    """`count` questions that have an answer in the text, each asked under every condition."""
+    """`count` questions that have an answer in the text, each asked under every condition; of a remote reader some that
+    have none, too. Raises EndpointFailed, or LocalModelMissing."""
     reader: Reader = remote or LocalReader()
     questions = [shortened(q, reader.payload_tokens) for q in answerable(dataset).sample(count, seed).questions]
+    if questions and remote:
+        questions += unanswerable(dataset).sample(max(1, count // UNANSWERABLE_SHARE), seed).questions
     if not questions:
         return Section("reader", "Reader", notes=(f"{dataset.name} has no question with an answer in its text.",))
     arm = TrimtabArm(folder / "reader")
@@ -111,7 +121,9 @@ def run(
     for question in questions:
         for condition, cut in _conditions(arm, question):
             prompt = _prompt(question, cut)
-            answers.append(_scored(condition, question, reader.answer(prompt), count_tokens(prompt)))
+            text = reader.answer(prompt)
+            judged = None if judge is None else _judged(judge, question, text)
+            answers.append(_scored(condition, question, text, judged, count_tokens(prompt)))
             step()
     return _section(reader, dataset, answers, seed)
 
@@ -119,6 +131,12 @@ def run(
 def answerable(dataset: Dataset) -> Dataset:
     """The questions that a reader can get right: with evidence, and an answer that stands in the text."""
     kept = tuple(q for q in dataset.questions if q.evidence and q.answers and not q.derived)
+    return replace(dataset, questions=kept)
+
+
+def unanswerable(dataset: Dataset) -> Dataset:
+    """The questions without evidence, whose right answer is that the documents do not say."""
+    kept = tuple(replace(q, answers=(NOT_STATED,), kind=UNANSWERABLE) for q in dataset.questions if not q.evidence)
     return replace(dataset, questions=kept)
 
 
@@ -173,16 +191,25 @@ def _messages(prompt: str) -> list[Mapping[str, str]]:
     return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": prompt}]
 
 
-def _scored(condition: str, question: Question, text: str, prompt_tokens: int) -> Answer:
+def _judged(judge: Endpoint, question: Question, text: str) -> float:
+    wanted = "all of: " if question.all_answers else "any of: "
+    right = wanted + "; ".join(question.answers)
+    prompt = f"Question: {question.query}\nRight answers, {right}\nGiven answer: {text}\nIs it right?"
+    return float(judge.ask(JUDGE, prompt).strip().lower().startswith("yes"))
+
+
+def _scored(condition: str, question: Question, text: str, judged: float | None, prompt_tokens: int) -> Answer:
     right = (" ".join(question.answers),) if question.all_answers else question.answers
     inside = [normalised(each) in normalised(text) for each in question.answers]
     return Answer(
         condition,
         question.id,
+        question.kind,
         text,
         exact=max(float(normalised(text) == normalised(each)) for each in right),
         f1=max(f1(text, each) for each in right),
         contained=float(all(inside) if question.all_answers else any(inside)),
+        judged=judged,
         prompt_tokens=prompt_tokens,
     )
 
@@ -190,7 +217,8 @@ def _scored(condition: str, question: Question, text: str, prompt_tokens: int) -
 def _section(reader: Reader, dataset: Dataset, answers: Sequence[Answer], seed: int) -> Section:
     by_condition: dict[str, list[Answer]] = {}
     for answer in answers:
-        by_condition.setdefault(answer.condition, []).append(answer)
+        if answer.kind != UNANSWERABLE:
+            by_condition.setdefault(answer.condition, []).append(answer)
     contained = {name: _mean([a.contained for a in of], seed) for name, of in by_condition.items()}
     rows = tuple(
         (
@@ -199,19 +227,35 @@ def _section(reader: Reader, dataset: Dataset, answers: Sequence[Answer], seed: 
             str(_mean([a.exact for a in of], seed)),
             str(_mean([a.f1 for a in of], seed)),
             str(contained[name]),
+            *(str(_mean(judged, seed)) for judged in [[a.judged for a in of if a.judged is not None]] if judged),
         )
         for name, of in by_condition.items()
     )
     count = len(next(iter(by_condition.values())))
     shown = "" if reader.payload_tokens is None else f", payloads shortened to {reader.payload_tokens:,} tokens"
     title = f"{reader.name} on {count} questions of {dataset.name}{shown}"
-    headers = ("context", "prompt tokens", "exact match", "F1", "answer contained")
+    headers = ("context", "prompt tokens", "exact match", "F1", "answer contained", "judged right")[: len(rows[0])]
     return Section(
         "reader",
         "Reader",
         notes=(verdict(contained), "Intervals are 95 % bootstrap intervals over questions."),
-        tables=(Table(title, headers, rows, readme=True),),
+        tables=(Table(title, headers, rows, readme=True), *_by_kind(answers)),
         records=tuple(_record(reader.name, dataset.name, a) for a in answers),
+    )
+
+
+def _by_kind(answers: Sequence[Answer]) -> Sequence[Table]:
+    """Where the questions have kinds: the share of answers that hold a right one; for those without an answer, the share
+    that says so."""
+    conditions = list(dict.fromkeys(a.condition for a in answers))
+    rows = []
+    for kind in dict.fromkeys(a.kind for a in answers if a.kind):
+        of = [a for a in answers if a.kind == kind]
+        shares = [[a.contained for a in of if a.condition == condition] for condition in conditions]
+        rows.append((kind, str(len(shares[0])), *(f"{sum(each) / len(each):.2f}" for each in shares)))
+    note = "Few questions a kind: read these as where to look. Unanswerable: the share of answers that say so."
+    return (
+        [Table("Answer contained, by kind of question", ("kind", "n", *conditions), tuple(rows), note)] if rows else []
     )
 
 
@@ -245,9 +289,11 @@ def _record(reader: str, dataset: str, answer: Answer) -> dict[str, Any]:
         "dataset": dataset,
         "condition": answer.condition,
         "question": answer.question,
+        "kind": answer.kind,
         "text": answer.text,
         "exact": answer.exact,
         "f1": answer.f1,
         "contained": answer.contained,
+        "judged": answer.judged,
         "prompt_tokens": answer.prompt_tokens,
     }

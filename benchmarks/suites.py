@@ -6,7 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import evidence, gateway, latency, plan, ranking, reader
+from benchmarks import (
+    adversarial,
+    agent,
+    boundaries,
+    chaos,
+    conversations,
+    evidence,
+    gateway,
+    latency,
+    plan,
+    ranking,
+    reader,
+)
+from benchmarks.endpoint import Endpoint
 from benchmarks.evidence import Results
 from benchmarks.evidence_report import evidence_section
 from benchmarks.peers import Peer
@@ -16,7 +29,8 @@ from benchmarks.sections import Progress, Section
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a run was asked for. `folder` is scratch space, gone afterwards. `remote`: another reader than the local one."""
+    """What a run was asked for. `folder` is scratch space, gone afterwards. `remote`: another reader than the local one;
+    `judge`: who judges its answers beside the string measures."""
 
     datasets: tuple[Dataset, ...]
     peers: tuple[Peer, ...]
@@ -26,6 +40,7 @@ class Setting:
     folder: Path
     progress: Progress
     remote: reader.RemoteReader | None = None
+    judge: Endpoint | None = None
 
 
 def run_evidence(setting: Setting) -> Section:
@@ -35,7 +50,13 @@ def run_evidence(setting: Setting) -> Section:
 def run_reader(setting: Setting) -> Section:
     count = reader.QUICK_QUESTIONS if setting.quick else reader.QUESTIONS
     return reader.run(
-        setting.datasets[0], count, setting.seed, setting.folder, remote=setting.remote, progress=setting.progress
+        setting.datasets[0],
+        count,
+        setting.seed,
+        setting.folder,
+        remote=setting.remote,
+        judge=setting.judge,
+        progress=setting.progress,
     )
 
 
@@ -64,19 +85,40 @@ def run_router(setting: Setting) -> Section:
 
 
 def run_agent(setting: Setting) -> Section:
-    return _not_built(
-        "agent", "agent transcripts are not trimmed yet beyond single requests, so there is nothing to score"
-    )
+    count = agent.QUICK_TRACES if setting.quick else agent.TRACES
+    return agent.run(count, setting.seed, setting.folder, setting.progress)
+
+
+def run_chaos(setting: Setting) -> Section:
+    return chaos.run(chaos.QUICK_REQUESTS if setting.quick else chaos.REQUESTS, setting.progress)
+
+
+def run_boundaries(setting: Setting) -> Section:
+    return boundaries.run(setting.progress)
+
+
+def run_adversarial(setting: Setting) -> Section:
+    long_tokens = adversarial.QUICK_LONG_TOKENS if setting.quick else adversarial.LONG_TOKENS
+    return adversarial.run(setting.peers, long_tokens, setting.seed, setting.folder, setting.progress)
+
+
+def run_conversations(setting: Setting) -> Section:
+    turns = conversations.QUICK_TURNS if setting.quick else conversations.TURNS
+    return conversations.run(setting.datasets[0], turns, setting.seed, setting.folder, setting.progress)
 
 
 SUITES: Mapping[str, Callable[[Setting], Section]] = {
     "evidence": run_evidence,
+    "adversarial": run_adversarial,
     "reader": run_reader,
     "latency": run_latency,
     "plan": run_plan,
-    "gateway": run_gateway,
+    "boundaries": run_boundaries,
     "router": run_router,
+    "conversations": run_conversations,
     "agent": run_agent,
+    "gateway": run_gateway,
+    "chaos": run_chaos,
     "ranking": run_ranking,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from trimtab.options import CompressIn, Options
+from trimtab.surfaces import COUNT_TOKENS, SURFACES
 
 VERSION: Final = "0.1.0"
 SUMMARY: Final = "Trims the context, plans the cheapest way to get it answered, forwards it, and hands back a receipt."
@@ -24,23 +25,89 @@ _CHAT_EXAMPLE: Final = {
     },
 }
 
-_CHAT: Final = {
-    "type": "object",
-    "required": ["model", "messages"],
-    "description": "OpenAI's chat completion request. Every field passes through to the provider, but for `trimtab`.",
-    "properties": {
-        "model": {"type": "string", "minLength": 1},
-        "messages": {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["role"]}},
-        "stream": {"type": "boolean"},
-        "trimtab": {"$ref": _REF.format(model="Options")},
-    },
-    "additionalProperties": True,
-    "examples": [_CHAT_EXAMPLE],
+_MESSAGE_EXAMPLE: Final = {
+    "model": "claude-sonnet-5",
+    "max_tokens": 100,
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "document",
+                    "title": "Limits",
+                    "source": {
+                        "type": "text",
+                        "media_type": "text/plain",
+                        "data": "An upload may be 5 GB. A bucket holds 100 TB.",
+                    },
+                },
+                {"type": "text", "text": "How large may one upload be?"},
+            ],
+        }
+    ],
+    "trimtab": {"ratio": 0.5},
+}
+_RESPONSE_EXAMPLE: Final = {
+    "model": "gpt-6.1-sol",
+    "instructions": "Be brief.",
+    "input": "How large may one upload be?",
+    "trimtab": {"contexts": ["An upload may be 5 GB.", "Uploads are encrypted."], "ratio": 0.5},
+}
+
+
+def _request(described: str, example: dict[str, Any], required: list[str], **properties: Any) -> dict[str, Any]:
+    """The schema of a request that passes through to the provider, but for `trimtab`."""
+    return {
+        "type": "object",
+        "required": ["model", *required],
+        "description": f"{described} Every field passes through to the provider, but for `trimtab`.",
+        "properties": {
+            "model": {"type": "string", "minLength": 1},
+            **properties,
+            "trimtab": {"$ref": _REF.format(model="Options")},
+        },
+        "additionalProperties": True,
+        "examples": [example],
+    }
+
+
+_STREAM: Final = {"type": "boolean"}
+_MESSAGES: Final = {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["role"]}}
+_ITEMS: Final = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}
+_TEXTS: Final = {"oneOf": [{"type": "string"}, {"type": "array"}]}
+
+_REQUESTS: Final = {
+    "ChatCompletionRequest": _request(
+        "OpenAI's chat completion request.", _CHAT_EXAMPLE, ["messages"], messages=_MESSAGES, stream=_STREAM
+    ),
+    "MessageRequest": _request(
+        "Anthropic's message request.",
+        _MESSAGE_EXAMPLE,
+        ["messages", "max_tokens"],
+        messages=_MESSAGES,
+        max_tokens={"type": "integer", "minimum": 1},
+        stream=_STREAM,
+    ),
+    "CountTokensRequest": _request(
+        "Anthropic's request for a count of tokens.",
+        {name: value for name, value in _MESSAGE_EXAMPLE.items() if name not in ("max_tokens", "trimtab")},
+        ["messages"],
+        messages=_MESSAGES,
+    ),
+    "ResponseRequest": _request(
+        "OpenAI's response request.", _RESPONSE_EXAMPLE, ["input"], input=_ITEMS, stream=_STREAM
+    ),
+    "EmbeddingRequest": _request(
+        "OpenAI's embeddings request.",
+        {"model": "text-embedding-3-small", "input": "An upload may be 5 GB."},
+        ["input"],
+        input=_TEXTS,
+    ),
 }
 
 
 def _schemas() -> dict[str, Any]:
-    schemas: dict[str, Any] = {"ChatCompletionRequest": _CHAT}
+    schemas: dict[str, Any] = dict(_REQUESTS)
     for model in (CompressIn, Options):
         schema = model.model_json_schema(ref_template=_REF)
         schemas |= schema.pop("$defs", {})
@@ -58,5 +125,5 @@ SCHEMAS: Final = _schemas()
 BODIES: Final = {
     "/v1/compress": _body("CompressIn"),
     "/v1/plan": _body("ChatCompletionRequest"),
-    "/v1/chat/completions": _body("ChatCompletionRequest"),
+    **{each.path: _body(each.schema) for each in (*SURFACES, COUNT_TOKENS)},
 }

@@ -1,4 +1,4 @@
-"""The HTTP app: OpenAI's wire with a `trimtab` object in the body, and our own endpoints beside it.
+"""The HTTP app: the surfaces, each with a `trimtab` object in the body, and our own endpoints beside them.
 
 Thin: bytes are read and checked here, the pipeline decides, the router forwards. CPU work crosses into a thread at one
 place, `_in_thread`.
@@ -23,13 +23,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 
+from routing.catalog import Listing
 from routing.errors import ProvidersFailed
 from routing.forwarding import Reply, Router
 from routing.receipt import Receipt
+from routing.tongues import CHAT as CHAT_TONGUE
+from routing.tongues import Tongue, error_bytes
 from trimtab import api_docs
+from trimtab.citations import resolved_events, resolved_message
+from trimtab.counting import counting
 from trimtab.errors import BadRequest, Problem, problem_of
+from trimtab.idempotency import KEY_HEADER, Replays
 from trimtab.options import CompressIn, checked
 from trimtab.pipeline import Prepared, Trimtab
+from trimtab.surfaces import COUNT_TOKENS, SURFACES, Surface
 
 Result = TypeVar("Result")
 
@@ -43,18 +50,22 @@ def create_app(trimtab: Trimtab) -> FastAPI:
     """The ASGI app over one `Trimtab`. The encoder loads in the background; `/readyz` says when it is there."""
     edge = Edge(trimtab)
     app = FastAPI(title="trimtab", version=api_docs.VERSION, summary=api_docs.SUMMARY, lifespan=edge.lifespan)
-    for path, method, endpoint, summary in (
+    routes: tuple[tuple[str, str, Callable[..., Awaitable[Response]], str], ...] = (
         ("/v1/compress", "POST", edge.compress, "Trim contexts to a budget"),
         ("/v1/plan", "POST", edge.plan, "What a chat completion would cost, and what else was considered (dry run)"),
-        ("/v1/chat/completions", "POST", edge.chat_completions, "Answer a chat completion (OpenAI's wire)"),
+        *((each.path, "POST", edge.answering(each), each.summary) for each in SURFACES),
+        (COUNT_TOKENS.path, "POST", edge.count_tokens, COUNT_TOKENS.summary),
         ("/v1/models", "GET", edge.models, "The models that the configured providers serve"),
+        ("/v1/models/{model:path}", "GET", edge.model, "One of them"),
         ("/healthz", "GET", edge.healthz, "The process is up"),
         ("/readyz", "GET", edge.readyz, "The encoder is loaded, and requests will not wait for it"),
-    ):
+    )
+    for path, method, endpoint, summary in routes:
         app.add_api_route(
             path,
             endpoint,
             methods=[method],
+            name=summary,
             summary=summary,
             response_model=None,
             openapi_extra=api_docs.BODIES.get(path),
@@ -71,6 +82,7 @@ class Edge:
     def __init__(self, trimtab: Trimtab) -> None:
         self._trimtab = trimtab
         self._router: Router | None = None
+        self._replays = Replays(trimtab.settings.cache_dir / "answers")
         self._state = "loading"
 
     @asynccontextmanager
@@ -81,6 +93,7 @@ class Edge:
             warming.add_done_callback(self._warmed)
             yield
             warming.cancel()
+            await self._replays.aclose()
 
     def _warmed(self, warming: asyncio.Task[None]) -> None:
         if warming.cancelled():
@@ -105,40 +118,66 @@ class Edge:
 
         return await _answered(answer)
 
-    async def chat_completions(self, request: Request) -> Response:
+    def answering(self, surface: Surface) -> Callable[[Request], Awaitable[Response]]:
+        """The endpoint of a surface."""
+
+        async def endpoint(request: Request) -> Response:
+            return await _answered(lambda: self._answer(request, surface), surface.tongue)
+
+        return endpoint
+
+    async def _answer(self, request: Request, surface: Surface) -> Response:
+        body = await self._body(request)
+        return await self._replays.answer(
+            request.headers, surface.path, body, lambda: self._made(request, body, surface)
+        )
+
+    async def _made(self, request: Request, body: Mapping[str, Any], surface: Surface) -> tuple[Response, Reply | None]:
+        if not isinstance(body.get("stream"), (bool, NoneType)):
+            raise BadRequest("stream", "must be true or false")
+        self._check_providers()
+        prepared = await _in_thread(lambda: self._trimtab.prepare(body, api=surface.api))
+        stream = bool(body.get("stream"))
+        forwarded = self._trimtab.forward(
+            prepared, self._live_router(), stream=stream, headers=request.headers, tongue=surface.tongue
+        )
+        try:
+            # A client that can ask again for this answer may hang up meanwhile.
+            reply = await (forwarded if KEY_HEADER in request.headers else _unless_gone(request, forwarded))
+        except ProvidersFailed as error:
+            return _failed(error, replace(prepared.receipt, attempts=error.attempts), surface.tongue), None
+        if reply.chunks is not None:
+            return self._streamed(body, prepared, reply, surface), reply
+        receipt = self._trimtab.settle(prepared, reply)
+        self._trimtab.learn(prepared, reply)
+        content = resolved_message(reply.body or b"", prepared.shown)
+        return _relayed(reply, content, receipt, surface), reply
+
+    async def count_tokens(self, request: Request) -> Response:
         async def answer() -> Response:
             body = await self._body(request)
-            if not isinstance(body.get("stream"), (bool, NoneType)):
-                raise BadRequest("stream", "must be true or false")
-            if not self._trimtab.catalog.providers:
-                reason = "no provider is configured: add a [[providers]] table and start with --config (see the README)"
-                raise BadRequest(None, reason, "no_provider", status=503)
-            prepared = await _in_thread(lambda: self._trimtab.prepare(body))
-            stream = bool(body.get("stream"))
-            forwarded = self._trimtab.forward(prepared, self._live_router(), stream=stream, headers=request.headers)
-            try:
-                reply = await _unless_gone(request, forwarded)
-            except ProvidersFailed as error:
-                return _failed(error, replace(prepared.receipt, attempts=error.attempts))
-            if reply.chunks is not None:
-                return self._streamed(body, prepared, reply)
-            receipt = self._trimtab.settle(prepared, reply)
-            return _relayed(reply, receipt)
+            counted = await _in_thread(lambda: counting(self._trimtab, body))
+            if not counted.offers:
+                return _json({"input_tokens": counted.tokens})
+            calls = self._live_router().forward(
+                counted.body, counted.offers, False, request.headers, COUNT_TOKENS.tongue
+            )
+            reply = await _unless_gone(request, calls)
+            return Response(reply.body, reply.status, dict(reply.headers))
 
-        return await _answered(answer)
+        return await _answered(answer, COUNT_TOKENS.tongue)
 
     async def models(self) -> Response:
-        listed = [
-            {
-                "id": each.model,
-                "object": "model",
-                "created": 0,
-                "owned_by": each.providers[0],
-                "providers": each.providers,
-            }
-            for each in self._trimtab.catalog.models()
-        ]
-        return _json({"object": "list", "data": listed})
+        listed = [_model(each) for each in self._trimtab.catalog.models()]
+        ends = {"first_id": listed[0]["id"] if listed else None, "last_id": listed[-1]["id"] if listed else None}
+        return _json({"object": "list", "data": listed, "has_more": False, **ends})
+
+    async def model(self, model: str) -> Response:
+        listing = next((each for each in self._trimtab.catalog.models() if each.model == model), None)
+        if listing is None:
+            reason = f"no configured provider lists the model {model[:100]!r}; GET /v1/models says which there are"
+            return _problem(Problem(404, reason, "invalid_request_error", "model", "model_not_found"))
+        return _json(_model(listing))
 
     async def healthz(self) -> Response:
         return _json({"status": "ok"})
@@ -146,18 +185,15 @@ class Edge:
     async def readyz(self) -> Response:
         return _json({"status": self._state}, 200 if self._state == "ready" else 503)
 
-    def _streamed(self, body: Mapping[str, Any], prepared: Prepared, reply: Reply) -> Response:
-        """The provider's events as they come, and our receipt before the end mark: as a chunk without choices where the
-        caller knows such chunks (it sent a `trimtab` object, or asked for usage), else as a comment, which every client
-        skips; `chunk.choices[0]` on an empty list is how applications break."""
-        options = body.get("stream_options")
-        as_chunk = "trimtab" in body or (isinstance(options, Mapping) and bool(options.get("include_usage")))
+    def _streamed(self, body: Mapping[str, Any], prepared: Prepared, reply: Reply, surface: Surface) -> Response:
+        """The provider's events as they come, and our receipt before the one that ends them."""
 
         async def events() -> AsyncIterator[bytes]:
             assert reply.chunks is not None
             held = b""
-            async for chunk in reply.chunks:
-                end = 0 if held else _end_mark(chunk)
+            async for part in reply.chunks:
+                chunk = resolved_events(part, prepared.shown)
+                end = 0 if held else surface.terminal(chunk)
                 if end < 0:
                     yield chunk
                 else:
@@ -165,7 +201,9 @@ class Edge:
                         yield chunk[:end]
                     held += chunk[end:]
             # Only now is the attempt over, and known how it ended.
-            yield self._receipt_event(prepared, reply, as_chunk) + held
+            receipt = self._trimtab.settle(prepared, reply).to_dict()
+            self._trimtab.learn(prepared, reply)
+            yield surface.receipt_event(receipt, body) + held
 
         headers = {
             **reply.headers,
@@ -177,12 +215,10 @@ class Edge:
             _closing(events(), reply), reply.status, headers, background=BackgroundTask(reply.aclose)
         )
 
-    def _receipt_event(self, prepared: Prepared, reply: Reply, as_chunk: bool) -> bytes:
-        receipt = self._trimtab.settle(prepared, reply).to_dict()
-        if not as_chunk:
-            return b": trimtab " + orjson.dumps(receipt) + b"\n\n"
-        chunk = {"id": receipt["id"], "object": "chat.completion.chunk", "created": 0, "model": receipt["model"]}
-        return b"data: " + orjson.dumps({**chunk, "choices": [], "trimtab": receipt}) + b"\n\n"
+    def _check_providers(self) -> None:
+        if not self._trimtab.catalog.providers:
+            reason = "no provider is configured: add a [[providers]] table and start with --config (see the README)"
+            raise BadRequest(None, reason, "no_provider", status=503)
 
     def _live_router(self) -> Router:
         if self._router is None:
@@ -258,7 +294,7 @@ async def _in_thread(work: Callable[[], Result]) -> Result:
     return await anyio.to_thread.run_sync(work)
 
 
-async def _answered(answer: Callable[[], Awaitable[Response]]) -> Response:
+async def _answered(answer: Callable[[], Awaitable[Response]], tongue: Tongue = CHAT_TONGUE) -> Response:
     """The answer, or the error that callers are told; a defect of ours is left to the server's log."""
     try:
         return await answer()
@@ -268,17 +304,19 @@ async def _answered(answer: Callable[[], Awaitable[Response]]) -> Response:
         problem = problem_of(error)
         if problem is None:
             raise
-        return _problem(problem)
+        return _problem(problem, tongue)
 
 
-def _problem(problem: Problem) -> Response:
-    content = problem.raw if problem.raw is not None else orjson.dumps(problem.body)
+def _problem(problem: Problem, tongue: Tongue = CHAT_TONGUE) -> Response:
+    content = problem.raw
+    if content is None:
+        content = error_bytes(tongue, problem.status, problem.error)
     return Response(content, problem.status, problem.headers, media_type="application/json")
 
 
-def _failed(error: ProvidersFailed, receipt: Receipt) -> Response:
+def _failed(error: ProvidersFailed, receipt: Receipt, tongue: Tongue) -> Response:
     """No provider answered: the last one's own error or ours, with the receipt, which lists every attempt."""
-    response = _problem(cast(Problem, problem_of(error)))
+    response = _problem(cast(Problem, problem_of(error)), tongue)
     content = _with_receipt(bytes(response.body), receipt)
     headers = {name: value for name, value in response.headers.items() if name != "content-length"}
     return Response(content, response.status_code, headers | _receipt_headers(receipt))
@@ -296,14 +334,27 @@ def _defect(_: Request, error: Exception) -> Response:
     return _problem(Problem(500, message, "server_error", None, "internal_error"))
 
 
+def _model(listing: Listing) -> dict[str, Any]:
+    """A model as both OpenAI's and Anthropic's clients read it. When it was made is not known here."""
+    return {
+        "id": listing.model,
+        "object": "model",
+        "created": 0,
+        "owned_by": listing.providers[0],
+        "providers": listing.providers,
+        "type": "model",
+        "display_name": listing.model,
+        "created_at": "1970-01-01T00:00:00Z",
+    }
+
+
 def _json(value: object, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
-def _relayed(reply: Reply, receipt: Receipt) -> Response:
-    """The provider's answer byte for byte, with the receipt in it unless it is an error."""
-    content = reply.body or b""
-    if 200 <= reply.status < 300:
+def _relayed(reply: Reply, content: bytes, receipt: Receipt, surface: Surface) -> Response:
+    """The provider's answer as it came, with the receipt in it unless it is an error."""
+    if 200 <= reply.status < 300 and surface.receipt_in_body:
         content = _with_receipt(content, receipt)
     return Response(content, reply.status, {**reply.headers, **_receipt_headers(receipt)})
 
@@ -328,15 +379,6 @@ def _receipt_headers(receipt: Receipt) -> dict[str, str]:
         "coverage-estimate": None if receipt.coverage_estimate is None else f"{receipt.coverage_estimate:.4f}",
     }
     return {f"x-trimtab-{name}": str(value) for name, value in figures.items() if value is not None}
-
-
-def _end_mark(chunk: bytes) -> int:
-    """Where the event `data: [DONE]` begins in these whole events; -1 if it is not among them."""
-    for mark in (b"data: [DONE]", b"data:[DONE]"):
-        at = chunk.rfind(mark)
-        if at == 0 or (at > 0 and chunk[at - 1 : at] in (b"\n", b"\r")):
-            return at
-    return -1
 
 
 async def _closing(events: AsyncIterator[bytes], reply: Reply) -> AsyncIterator[bytes]:

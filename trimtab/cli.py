@@ -6,23 +6,20 @@ import importlib.util
 import subprocess
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
 
 from compressor.labelled import BadQuestion, read_labelled
-from routing.catalog import Catalog
-from routing.offers import Offer, plain
+from trimtab.commands.mcp import mcp
+from trimtab.commands.prices import prices
+from trimtab.commands.whatif import whatif
 from trimtab.console import ConfigOption, FileArgument, JsonOption, err, fail, out, payload_of, read_text, told
 from trimtab.options import CompressIn, checked
 from trimtab.pipeline import Trimtab
-from trimtab.settings import Settings
 from trimtab.tables import plan_table
 
 app = typer.Typer(
@@ -110,31 +107,6 @@ def plan(file: FileArgument = "-", config: ConfigOption = None, as_json: JsonOpt
         out.print(plan_table(made["chosen"], made["runners_up"]))
 
 
-@app.command()
-def prices(
-    model: Annotated[str, typer.Argument(help="A model, such as claude-haiku-5-5.")],
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a model costs now: each service class and price boundary, in dollars per million tokens."""
-    with told():
-        catalog = Catalog((Settings.load(config) if config else Settings()).providers)
-        offers = catalog.offers([model], datetime.now(UTC), ("sync", "flex", "priority", "batch"))
-    if as_json:
-        out.print_json(data=[_price_row(offer, tier) for offer in offers for tier in range(len(offer.tiers))])
-        return
-    table = Table(title=f"{escape(model)}: dollars per million tokens ({offers[0].prices_version})")
-    for name in ("provider", "class", "input above", "input", "cache read", "cache write", "output"):
-        table.add_column(name, justify="left" if name in ("provider", "class") else "right")
-    for offer in offers:
-        for tier in range(len(offer.tiers)):
-            row = _price_row(offer, tier)
-            above = row["above_tokens"]
-            figures = (row[f"{name}_usd_per_mtok"] for name in ("input", "cache_read", "cache_write", "output"))
-            table.add_row(escape(offer.provider), offer.processing, f"{above:,}" if above >= 0 else "", *figures)
-    out.print(table)
-
-
 @app.command("train-ranker")
 def train_ranker(
     files: Annotated[list[Path], typer.Argument(help="Labelled questions, JSONL, plain or gzipped (docs/ranker.md).")],
@@ -156,19 +128,9 @@ def train_ranker(
     err.print(f"{len(examples):,} questions -> {to}")
 
 
-def _price_row(offer: Offer, tier: int) -> dict[str, Any]:
-    rates = offer.tiers[tier]
-    per_million = {
-        f"{name}_usd_per_mtok": plain(getattr(rates, f"{name}_usd") * 1_000_000)
-        for name in ("input", "cache_read", "cache_write", "output")
-    }
-    return {
-        "provider": offer.provider,
-        "model": offer.model,
-        "processing": offer.processing,
-        "above_tokens": rates.above_tokens,
-        **per_million,
-    }
+app.command()(prices)
+app.command()(mcp)
+app.command()(whatif)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

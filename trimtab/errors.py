@@ -38,7 +38,7 @@ class BadSettings(TrimtabError, ValueError):
 @dataclass(frozen=True, slots=True)
 class Problem:
     """An error as HTTP tells it. `raw`, where there is one, is a provider's own JSON object, to be passed on as it came
-    instead of `body`, which is in OpenAI's shape."""
+    instead of `body`, which is in OpenAI's shape, with `error` in it."""
 
     status: int
     message: str
@@ -49,8 +49,12 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def error(self) -> dict[str, object]:
+        return {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+
+    @property
     def body(self) -> dict[str, object]:
-        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+        return {"error": self.error}
 
 
 def problem_of(error: Exception) -> Problem | None:
@@ -90,8 +94,7 @@ def _providers_failed(error: ProvidersFailed) -> Problem:
     Not passed on: what a provider says of our key and account. It is no business of a caller, who sent another key or
     none; such messages quote parts of the key; and a client that hears 401 would ask its user for a new one.
     """
-    wait_ms = error.attempts[-1].retry_after_ms if error.attempts else None
-    headers = {} if wait_ms is None else {"retry-after": str(math.ceil(wait_ms / 1000))}
+    headers = {} if error.wait_ms is None else {"retry-after": str(math.ceil(error.wait_ms / 1000))}
     kind = "rate_limit_error" if error.status == 429 else "upstream_error"
     if error.status in _ABOUT_US:
         return Problem(502, str(error), kind, None, "providers_failed", None, headers)

@@ -6,7 +6,9 @@ that is silently ignored is worse than an error.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Self, TypeVar
 
@@ -47,6 +49,46 @@ Coverage = Annotated[
 ]
 
 
+_SPANS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+def seconds_until(deadline: float | str, now: datetime) -> float:
+    """The seconds from `now` to a deadline: a number of seconds, a span such as "20m", or a moment as RFC 3339 has it.
+
+    Negative for a moment that has passed. Raises ValueError for another text.
+
+    >>> seconds_until("1.5h", datetime.now(UTC)), seconds_until(30, datetime.now(UTC))
+    (5400.0, 30.0)
+    """
+    if not isinstance(deadline, str):
+        return float(deadline)
+    span = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhd])\s*", deadline)
+    if span is not None:
+        return float(span[1]) * _SPANS[span[2]]
+    try:
+        moment = datetime.fromisoformat(deadline)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(
+            'must be a number of seconds, a span such as "20m", or a moment such as "2026-11-24T18:00:00Z"'
+        )
+    return (moment - now).total_seconds()
+
+
+def _a_deadline(deadline: float | str) -> float | str:
+    if seconds_until(deadline, datetime.now(UTC)) <= 0:
+        raise ValueError("has passed; give a later one")
+    return deadline
+
+
+Deadline = Annotated[
+    Annotated[float, Field(strict=True, allow_inf_nan=False)] | str,
+    AfterValidator(_a_deadline),
+    Field(description='How long the answer may take: seconds, a span such as "20m", or a moment as RFC 3339 has it.'),
+]
+
+
 class _Size(BaseModel):
     """How much to keep: at most one of `ratio` and `budget_tokens`."""
 
@@ -63,11 +105,17 @@ class _Size(BaseModel):
         return self
 
 
+Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=100)]
+
+
 class Options(_Size):
     """The `trimtab` object in the body of a chat completion.
 
     `contexts` are the retrieved chunks, where they are not in the messages already; `query` replaces the question read
     from the last user message. `candidates` are models that may answer beside `model`. The maxima are hard.
+    `deadline` admits cheaper service classes that answer later. `wrong_answer_usd` is what a wrong answer costs you:
+    with it, evidence and quality are weighed in dollars. `route` labels a kind of request, whose answers are alike in length.
+    `allow`, `deny` and `order` name providers, `regions` where they may compute, `require` what they must promise.
     """
 
     contexts: Contexts | None = None
@@ -75,6 +123,20 @@ class Options(_Size):
     candidates: Annotated[list[str], Field(max_length=100)] = []
     max_cost_usd: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
     max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
+    deadline: Deadline | None = None
+    min_quality: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
+    wrong_answer_usd: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
+    route: Annotated[str, Field(max_length=100)] = ""
+    allow: Names | None = None
+    deny: Names = []
+    order: Names = []
+    regions: Names = []
+    require: Names = []
+
+    @property
+    def deadline_s(self) -> float | None:
+        """The seconds that are left for the answer; None where it is wanted at once."""
+        return None if self.deadline is None else seconds_until(self.deadline, datetime.now(UTC))
 
 
 class CompressIn(_Size):

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,29 +18,46 @@ from typing import Any
 import orjson
 
 from compressor import Kept, Ranker, Ranking
+from compressor.citations import Shown
 from compressor.fusion import Fusion, shipped_fusion
-from compressor.payload import BadPayload, Payload, parse_chat
+from compressor.payload import OPTIONS, BadPayload, parse
+from compressor.prompts import CHAT, Api
 from compressor.ranking import whole
 from compressor.tokens import count_each, count_tokens, encoding_for_model
 from retrieval import CachedEncoder, Passage, SentenceTransformerEncoder
+from routing.abilities import Abilities
 from routing.attempts import RetryPolicy
 from routing.catalog import Catalog
-from routing.errors import RoutingError, UnknownModel
+from routing.commitments import Drawdown
+from routing.costs import Carried
+from routing.errors import RoutingError
 from routing.forwarding import Router, Timeouts
 from routing.offers import Offer, Usage, price
-from routing.planner import Candidate, Needs, Plan, plan
+from routing.overlay import Overlay, overlay_with
+from routing.planner import Candidate, Needs, Plan
+from routing.policy import Admitted, Group, admitted
+from routing.price_refresh import PriceRefresh
+from routing.prompt_cache import Link
 from routing.receipt import Receipt, opened, settled
 from routing.replies import Reply
+from routing.standing import Called, called
+from routing.tongues import CHAT as CHAT_TONGUE
+from routing.tongues import Tongue
+from trimtab.cache_marks import marked
+from trimtab.conversations import Conversations, chain
 from trimtab.errors import BadRequest, BadSettings, TrimtabError
+from trimtab.experience import Experience
 from trimtab.options import CompressIn, Options, checked, read_options, sources_of
+from trimtab.preferences import Wanted, read_preferences
+from trimtab.request import EXPECTED_OUTPUT_TOKENS, Request, cap, fixed_tokens, max_output_tokens
 from trimtab.settings import Settings
+from trimtab.surfaces import tongue_of
 
 logger = logging.getLogger("trimtab")
 
+Body = Mapping[str, Any]
+
 WORTH_TRIMMING_TOKENS = 256  # below it a cut saves less than a hundredth of a cent: only an explicit budget is obeyed
-EXPECTED_OUTPUT_TOKENS = 512  # where the caller sets no maximum
-MESSAGE_TOKENS = 4  # what a chat template adds to a message (OpenAI cookbook, "How to count tokens")
-IMAGE_TOKENS = 1_100  # a high-detail image at OpenAI's usual tile count; its true size is not known here
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +74,25 @@ class Compressed:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request that is ready to be sent: the reduced body, who may answer it in what order, and the open receipt."""
+    """A request that is ready to be sent: the reduced body, who may answer it in what order, and the open receipt.
 
-    body: Mapping[str, Any]
+    `shown` are the documents that were cut and may be cited, by number. `chain` is the body as prompt caches know it,
+    `marked` what goes in its place to an offer whose cache wants marks.
+    """
+
+    request: Request
+    body: Body
     offers: tuple[Offer, ...]
     baseline: Offer
     plan: Plan
     receipt: Receipt
-    max_latency_ms: float | None
+    shown: Mapping[int, Shown] = field(default_factory=dict)
+    chain: tuple[Link, ...] = ()
+    marked: Mapping[Called, Body] = field(default_factory=dict)
+
+    @property
+    def max_latency_ms(self) -> float | None:
+        return self.request.options.max_latency_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +123,11 @@ class Trimtab:
             given = Settings.of(settings)
             config = replace(config or Settings(), **{name: getattr(given, name) for name in settings})
         self.settings = config or Settings()
-        self.catalog = Catalog(self.settings.providers)
+        self.prices = PriceRefresh(self.settings.providers)
+        self.catalog = Catalog(self.settings.providers, _overlay(self.settings.price_overlay), self.prices.current)
+        self.drawdown = Drawdown(self.settings.commitments)
+        self.experience = Experience(self.catalog)
+        self.conversations = Conversations()
         self._model = SentenceTransformerEncoder(self.settings.encoder)
         self.encoder = CachedEncoder(self._model, self.settings.cache_dir / "vectors", self.settings.cache_size_bytes)
         self.ranker = Ranker(self.encoder, self.settings.marker, _fusion(self.settings.ranker))
@@ -124,11 +155,8 @@ class Trimtab:
     def compress_request(self, asked: CompressIn) -> Compressed:
         """`compress`, of a body that was checked already."""
         began = time.perf_counter()
-        if not asked.query.strip():
-            raise BadRequest("query", "must say what the contexts are needed for, and is blank")
-        encoding = encoding_for_model(asked.model or "")
-        ranking = self.ranker.rank(asked.query, sources_of(asked.contexts), encoding)
-        trimmed = ranking.cut(self._target(ranking, asked.ratio, asked.budget_tokens, asked.min_coverage))
+        ranking, budget_tokens = self.ranked(asked)
+        trimmed = ranking.cut(budget_tokens)
         return Compressed(
             trimmed.contexts,
             trimmed.tokens_before,
@@ -138,19 +166,32 @@ class Trimtab:
             (time.perf_counter() - began) * 1000,
         )
 
+    def ranked(self, asked: CompressIn) -> tuple[Ranking, int]:
+        """The ranking of a checked body's contexts, and the budget in tokens that it asks for. Raises BadRequest."""
+        if not asked.query.strip():
+            raise BadRequest("query", "must say what the contexts are needed for, and is blank")
+        encoding = encoding_for_model(asked.model or "")
+        ranking = self.ranker.rank(asked.query, sources_of(asked.contexts), encoding)
+        return ranking, self._target(ranking, asked.ratio, asked.budget_tokens, asked.min_coverage)
+
     def _target(self, ranking: Ranking, ratio: float | None, budget: int | None, coverage: float | None) -> int:
-        cap = _cap(ranking.full_tokens, ratio, budget)
-        if cap is not None and coverage is None:
-            return cap
+        most = cap(ranking.full_tokens, ratio, budget)
+        if most is not None and coverage is None:
+            return most
         if ranking.full_tokens < WORTH_TRIMMING_TOKENS:
-            return ranking.full_tokens if cap is None else cap
+            return ranking.full_tokens if most is None else most
         needed = ranking.budget_for(coverage or self.settings.min_coverage)
-        return needed if cap is None else min(cap, needed)
+        return needed if most is None else min(most, needed)
 
     def warm_up(self) -> None:
         """Load the encoder and the tokenizer, so that the first request does not wait for them."""
         self._model.encode([Passage("warm up", ((0, 7),))])  # past the cache, which would have it from the last start
         count_tokens("warm up")
+
+    def forget(self) -> None:
+        """Begin anew, as after a restart: drop what past requests taught of offers and conversations. Vectors stay."""
+        self.experience.forget()
+        self.conversations.forget()
 
     def plan(self, body: Mapping[str, Any]) -> Plan:
         """What would be bought for this chat completion, and what else was considered. Nothing is sent."""
@@ -173,6 +214,7 @@ class Trimtab:
                 return await self.acomplete(body, own)
         prepared = await asyncio.to_thread(self.prepare, body)
         reply = await self.forward(prepared, router, stream=False)
+        self.learn(prepared, reply)
         return Completion(reply.status, _answer(reply), self.settle(prepared, reply))
 
     def router(self) -> Router:
@@ -186,17 +228,25 @@ class Trimtab:
             total_ms=settings.total_timeout_ms,
         )
         providers = {provider.name: provider for provider in self.catalog.providers}
-        return Router(providers, RetryPolicy(max_attempts=settings.max_attempts), timeouts)
+        return Router(
+            providers, RetryPolicy(max_attempts=settings.max_attempts), timeouts, health=self.experience.health
+        )
 
     async def forward(
-        self, prepared: Prepared, router: Router, *, stream: bool, headers: Mapping[str, str] | None = None
+        self,
+        prepared: Prepared,
+        router: Router,
+        *,
+        stream: bool,
+        headers: Mapping[str, str] | None = None,
+        tongue: Tongue = CHAT_TONGUE,
     ) -> Reply:
-        """Send a prepared request. Raises TimeoutError if `max_latency_ms`, preparing included, passes before the first
-        byte (whole, if not streaming)."""
+        """Send a prepared request, and get its answer, both in `tongue`. Raises TimeoutError if `max_latency_ms`,
+        preparing included, passes before the first byte (whole, if not streaming)."""
         limit_ms = prepared.max_latency_ms
         spent_ms = sum(ms for _, ms in prepared.receipt.stage_ms)
         async with asyncio.timeout(None if limit_ms is None else (limit_ms - spent_ms) / 1000):
-            return await router.forward(prepared.body, prepared.offers, stream, headers)
+            return await router.forward(prepared.body, prepared.offers, stream, headers, tongue, prepared.marked)
 
     def settle(self, prepared: Prepared, reply: Reply) -> Receipt:
         """The receipt once `reply` is over: with what was billed and every attempt."""
@@ -210,120 +260,192 @@ class Trimtab:
             stage_ms=(("provider", spent_ms),),
         )
 
-    def prepare(self, body: Mapping[str, Any]) -> Prepared:
+    def learn(self, prepared: Prepared, reply: Reply) -> None:
+        """Note what an answer taught, once it is over: what is warm where, what was billed, and what is used up."""
+        request, offer, usage = prepared.request, reply.offer, reply.usage
+        if not 200 <= reply.status < 300:
+            return
+        self.conversations.sent(request.api, request.asked, request.digests, prepared.body)
+        estimated = None if request.payload.images else prepared.receipt.input_tokens_estimated
+        self.experience.answered(
+            offer,
+            prepared.chain,
+            request.options.route,
+            estimated_tokens=estimated,
+            usage=usage,
+            answers=request.answers,
+        )
+        if usage is not None and prepared.receipt.at is not None:
+            self.drawdown.bill(offer, usage, prepared.receipt.at)
+
+    def prepare(self, body: Mapping[str, Any], offers: Sequence[Offer] = (), api: Api = CHAT) -> Prepared:
         """Everything that happens before a request is sent. CPU-bound: run it in a thread beside an event loop.
+
+        `offers` are who may answer, the caller's own model first, where that is not for the catalog to say; `api` is what
+        the body is a request of.
 
         Raises BadRequest, BadPayload, UnknownModel or NoOffer for what the caller can mend. If trimming or planning
         itself breaks, the original payload is prepared instead, and the receipt says so.
         """
-        request = self._read(body)
+        now = datetime.now(UTC)
+        request = self._read(body, offers, api, now)
         try:
-            return self._trimmed(request)
+            return self._trimmed(request, now)
         except (TrimtabError, RoutingError, BadPayload):
             raise
         except Exception as defect:  # noqa: BLE001 (the one broad except: a defect of ours must not cost an answer)
             logger.error("trimming failed (%s); the original payload is forwarded", type(defect).__name__)
             return self._untouched(
-                request, f"trimming failed ({type(defect).__name__}); the original payload was forwarded"
+                request, f"trimming failed ({type(defect).__name__}); the original payload was forwarded", now
             )
 
-    def _read(self, body: Mapping[str, Any]) -> _Request:
+    def _read(self, body: Mapping[str, Any], offers: Sequence[Offer], api: Api, now: datetime) -> Request:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise BadRequest("model", 'must name a model, such as "gpt-6.1-sol"')
         options = read_options(body)
         contexts = sources_of(options.contexts or ())
-        payload = parse_chat(body, contexts, options.query)
+        encoding = encoding_for_model(model)
+        wanted = (
+            None if offers else read_preferences(body, options, self.catalog, lambda m: self._sold(m, options, now))
+        )
+        body = body if wanted is None else wanted.body
+        payload = parse(api, body, contexts, options.query)
+        chosen = Admitted(offers[0], (Group(tuple(offers)),)) if wanted is None else self._admitted(wanted, api)
+        digests = chain(api, body)
+        request = Request(body, model, encoding, options, payload, chosen, digests, 0, fixed_tokens(payload, encoding))
         if contexts and not payload.query.strip():
             raise BadRequest("trimtab.query", "is missing, and no user message says what the contexts are needed for")
-        return _Request(body, model, options, payload, self._offers(model, options.candidates))
+        return self._resumed(request)
 
-    def _offers(self, model: str, candidates: Sequence[str]) -> tuple[Offer, ...]:
-        now = datetime.now(UTC)
-        offers = dict.fromkeys(self.catalog.offers([model], now))
-        for number, candidate in enumerate(candidates):
-            try:
-                offers |= dict.fromkeys(self.catalog.offers([candidate], now))
-            except UnknownModel as error:
-                raise BadRequest(f"trimtab.candidates.{number}", str(error), "model_not_found", status=404) from None
-        return tuple(offers)
+    def _resumed(self, request: Request) -> Request:
+        """The request with the turns that were sent before as they were sent, where a provider still holds them."""
+        body, settled_turns = self.conversations.resumed(request.api, request.asked, request.digests)
+        if not settled_turns or request.payload.cited:  # a citation must find the original of what was sent
+            return request
+        contexts = sources_of(request.options.contexts or ())
+        payload = parse(request.api, body, contexts, request.options.query, settled_turns)
+        fixed = fixed_tokens(payload, request.encoding)
+        resumed = replace(request, payload=payload, settled_turns=settled_turns, fixed_tokens=fixed)
+        settled_chain = resumed.known_chain()[: settled_turns + 1]
+        if body[request.api.turns] != request.asked[request.api.turns] and not self.experience.warm(
+            request.offers, settled_chain
+        ):
+            return request  # gone cold: what was cut for an earlier question may be cut for this one
+        return resumed
 
-    def _trimmed(self, request: _Request) -> Prepared:
+    def _sold(self, model: str, options: Options, now: datetime) -> Sequence[Offer]:
+        processing = ("sync",) if options.deadline_s is None else ("sync", "flex")
+        return self.drawdown.quoted(self.catalog.offers([model], now, processing), EXPECTED_OUTPUT_TOKENS, now)
+
+    def _admitted(self, wanted: Wanted, api: Api) -> Admitted:
+        provider = self.catalog.provider
+        abilities = Abilities({name: each for name, each in wanted.body.items() if name != OPTIONS}, tongue_of(api))
+        return admitted(
+            wanted.groups, wanted.policy, provider, lambda each: abilities.lacking(provider(each.provider), each.model)
+        )
+
+    def _trimmed(self, request: Request, now: datetime) -> Prepared:
         began = time.perf_counter()
-        payload, options = request.payload, request.options
-        encoding = encoding_for_model(request.model)
+        payload = request.payload
         sources = payload.sources if payload.query.strip() else ()
-        ranking = self.ranker.rank(payload.query, sources, encoding)
+        ranking = self.ranker.rank(payload.query, sources, request.encoding)
         ranked = time.perf_counter()
-        needs = self._needs(request, ranking, encoding)
-        chosen = plan(ranking, needs, request.offers)
+        expected = self.experience.came(request.chain(), context_apart=request.context_apart)
+        needs = self._needs(request, ranking, expected.carried)
+        standings = self.experience.standings(
+            request.offers,
+            request.known_chain(),
+            input_tokens=needs.fixed_tokens + ranking.full_tokens,
+            route=request.options.route,
+            answers=request.answers,
+        )
+        chosen = request.admitted.plan(ranking, needs, standings)
         planned = time.perf_counter()
         trimmed = ranking.cut(chosen.chosen.budget_tokens)
-        body = payload.rebuilt(trimmed.contexts if sources else whole(payload.sources))
+        kept = trimmed.contexts if sources else whole(payload.sources)
+        body, shown = payload.rebuilt(kept), payload.shown(kept)
         cut = time.perf_counter()
         receipt = opened(
             chosen,
             receipt_id=_receipt_id(),
             model_asked=request.model,
-            baseline=request.offers[0],
+            baseline=request.admitted.baseline,
             tokens_before=trimmed.tokens_before,
             tokens_after=trimmed.tokens_after,
+            at=now,
         )
         stages = (("rank", ranked - began), ("plan", planned - ranked), ("cut", cut - planned))
         receipt = replace(receipt, stage_ms=tuple((name, round(s * 1000, 3)) for name, s in stages))
-        offers = (chosen.chosen.offer, *chosen.fallbacks)
-        return Prepared(body, offers, request.offers[0], chosen, receipt, options.max_latency_ms)
-
-    def _needs(self, request: _Request, ranking: Ranking, encoding: str) -> Needs:
-        options, body = request.options, request.body
-        cap = _cap(ranking.full_tokens, options.ratio, options.budget_tokens)
-        coverage = options.min_coverage
-        if cap is None and coverage is None:
-            worth = ranking.full_tokens >= WORTH_TRIMMING_TOKENS
-            coverage = self.settings.min_coverage if worth else 1.0
-        fixed = sum(count_each(list(request.payload.fixed_texts()), encoding))
-        if not ranking.sources:  # sources without a question are sent whole
-            fixed += sum(count_each([source.text for source in request.payload.sources], encoding))
-        return Needs(
-            fixed_tokens=fixed + _template_tokens(body),
-            output_tokens=_expected_output_tokens(body),
-            budget_tokens=cap,
-            min_coverage=coverage,
-            max_cost_usd=options.max_cost_usd,
+        return Prepared(
+            request,
+            body,
+            (chosen.chosen.offer, *chosen.fallbacks),
+            request.admitted.baseline,
+            chosen,
+            receipt,
+            shown,
+            request.sent_chain(body, kept),
+            self._marked(request, body, chosen, expected.link - 1),
         )
 
-    def _untouched(self, request: _Request, note: str) -> Prepared:
-        baseline = request.offers[0]
-        encoding = encoding_for_model(request.model)
-        payload = request.payload
-        context = sum(count_each([source.text for source in payload.sources], encoding))
-        fixed = sum(count_each(list(payload.fixed_texts()), encoding)) + _template_tokens(request.body)
-        usage = Usage(fixed + context, _expected_output_tokens(request.body))
-        cost = price(baseline, usage)
-        only = Candidate(baseline, context, usage.input_tokens, usage.output_tokens, cost, 1.0)
-        unplanned = Plan(only, (), baseline.prices_version)
+    def _marked(self, request: Request, body: Mapping[str, Any], chosen: Plan, turn: int) -> Mapping[Called, Body]:
+        """What goes to the chosen offer instead of `body`, where its prefix is worth marking for the provider's cache."""
+        candidate = chosen.chosen
+        if not (
+            candidate.cache_write_tokens
+            or (candidate.cache_read_tokens and self.experience.rules(candidate.offer).marked)
+        ):
+            return {}
+        with_mark = marked(request.api, body, turn)
+        return {} if with_mark is None else {called(candidate.offer): with_mark}
+
+    def _needs(self, request: Request, ranking: Ranking, carried: Carried) -> Needs:
+        options = request.options
+        most = cap(ranking.full_tokens, options.ratio, options.budget_tokens)
+        coverage = options.min_coverage
+        if most is None and coverage is None and options.wrong_answer_usd is None:
+            worth = ranking.full_tokens >= WORTH_TRIMMING_TOKENS
+            coverage = self.settings.min_coverage if worth else 1.0
+        fixed = sum(request.fixed_tokens.values())
+        if not ranking.sources:  # sources without a question are sent whole
+            fixed += sum(count_each([source.text for source in request.payload.sources], request.encoding))
+        longest = max_output_tokens(request.asked, request.answers)
+        return Needs(
+            fixed_tokens=fixed,
+            output_tokens=longest or EXPECTED_OUTPUT_TOKENS * request.answers,
+            max_output_tokens=longest,
+            budget_tokens=most,
+            min_coverage=coverage,
+            max_cost_usd=options.max_cost_usd,
+            wrong_answer_usd=options.wrong_answer_usd,
+            min_quality=options.min_quality,
+            max_latency_ms=options.max_latency_ms,
+            deadline_s=options.deadline_s,
+            carried=carried,
+        )
+
+    def _untouched(self, request: Request, note: str, now: datetime) -> Prepared:
+        first, payload = request.offers[0], request.payload
+        kept = whole(payload.sources)
+        context = sum(count_each([each.text for each in kept], request.encoding))
+        longest = max_output_tokens(request.asked, request.answers)
+        usage = Usage(sum(request.fixed_tokens.values()) + context, longest or EXPECTED_OUTPUT_TOKENS * request.answers)
+        cost = price(first, usage)
+        only = Candidate(first, context, usage.input_tokens, usage.output_tokens, cost, 1.0)
+        unplanned = Plan(only, first.prices_version)
         receipt = opened(
             unplanned,
             receipt_id=_receipt_id(),
             model_asked=request.model,
-            baseline=baseline,
+            baseline=request.admitted.baseline,
             tokens_before=context,
             tokens_after=context,
+            at=now,
         )
-        body = payload.rebuilt(whole(payload.sources))
         receipt = replace(receipt, notes=(note,))
-        return Prepared(body, request.offers, baseline, unplanned, receipt, request.options.max_latency_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A chat completion that was understood: what is asked, of which offers (the caller's own model first)."""
-
-    body: Mapping[str, Any]
-    model: str
-    options: Options
-    payload: Payload
-    offers: tuple[Offer, ...]
+        offers = request.admitted.in_turn(request.offers)
+        return Prepared(request, payload.rebuilt(kept), offers, request.admitted.baseline, unplanned, receipt)
 
 
 def _answer(reply: Reply) -> Mapping[str, Any]:
@@ -347,30 +469,11 @@ def _fusion(file: str | None) -> Fusion:
         raise BadSettings(f"ranker: {error}") from None
 
 
-def _cap(full_tokens: int, ratio: float | None, budget_tokens: int | None) -> int | None:
-    return math.floor(ratio * full_tokens) if ratio is not None else budget_tokens
-
-
-def _expected_output_tokens(body: Mapping[str, Any]) -> int:
-    """The caller's own maximum for each of `n` answers, where there is one: nothing better is known of them."""
-    limits = (body.get("max_completion_tokens"), body.get("max_tokens"), EXPECTED_OUTPUT_TOKENS)
-    maximum = next(limit for limit in map(_count, limits) if limit)
-    return maximum * max(1, _count(body.get("n")))
-
-
-def _count(value: object) -> int:
-    """A positive whole number, or 0 for anything else: what the provider makes of it is the provider's to say."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
-
-
-def _template_tokens(body: Mapping[str, Any]) -> int:
-    images: int = sum(
-        isinstance(part, Mapping) and part.get("type") == "image_url"
-        for message in body["messages"]
-        if isinstance(message.get("content"), list)
-        for part in message["content"]
-    )
-    return MESSAGE_TOKENS * len(body["messages"]) + IMAGE_TOKENS * images
+def _overlay(file: Path | None) -> Overlay:
+    try:
+        return overlay_with(file)
+    except ValueError as error:
+        raise BadSettings(f"price_overlay: {error}") from None
 
 
 def _receipt_id() -> str:

@@ -24,6 +24,7 @@ from typing import Any
 from compressor.ranking import DEFAULT_MARKER
 from retrieval.vectors import DEFAULT_SIZE_LIMIT_BYTES
 from routing.catalog import Provider
+from routing.commitments import Commitment, commitments_of
 from trimtab.errors import BadSettings
 
 MIB = 2**20
@@ -42,6 +43,8 @@ class Settings:
     `ranker`: a file that `trimtab train-ranker` wrote; None for the shipped weights.
     `min_coverage`: the expected evidence to keep where a request asks for no budget. `marker` shows where something was
     left out. `max_body_bytes` is Anthropic's own limit for a request. The timeouts are those of `routing`'s `Timeouts`.
+    `price_overlay`: a TOML file that corrects and adds prices. `refresh_prices_hours`: how often the price list is fetched
+    anew; None for never. `commitments`: capacity that is paid for already (docs/prices.md has all three).
     """
 
     providers: tuple[Provider, ...] = ()
@@ -58,12 +61,16 @@ class Settings:
     idle_timeout_ms: float = 60_000.0
     total_timeout_ms: float = 600_000.0
     max_attempts: int = 5
+    price_overlay: Path | None = None
+    refresh_prices_hours: float | None = None
+    commitments: tuple[Commitment, ...] = ()
 
     def __post_init__(self) -> None:
         _check(0 < self.min_coverage <= 1, "min_coverage", "a number above 0 and up to 1")
         _check(self.cache_size_bytes >= MIB, "cache_size_bytes", f"at least {MIB}")
         _check(self.max_body_bytes > 0, "max_body_bytes", "above 0")
         _check(self.max_attempts > 0, "max_attempts", "1 or more")
+        _check(self.refresh_prices_hours is None or self.refresh_prices_hours > 0, "refresh_prices_hours", "above 0")
         for each in fields(self):
             if each.name.endswith("_timeout_ms"):
                 _check(getattr(self, each.name) > 0, each.name, "above 0")
@@ -100,11 +107,18 @@ class Settings:
 
 
 def _typed(name: str, value: Any, kind: str) -> Any:
+    if value is None and "None" in kind:
+        return None
+    if name == "commitments":
+        try:
+            return commitments_of(value)
+        except ValueError as error:
+            raise BadSettings(str(error)) from None
     if name == "providers":
         if not isinstance(value, (list, tuple)):
             raise BadSettings("providers must be a list of tables, each written [[providers]]")
         return tuple(each if isinstance(each, Provider) else _provider(each, n) for n, each in enumerate(value))
-    if name == "cache_dir":
+    if "Path" in kind:
         _check(isinstance(value, (str, Path)), name, "a path")
         return Path(value).expanduser()
     if "float" in kind or "int" in kind:
@@ -112,7 +126,7 @@ def _typed(name: str, value: Any, kind: str) -> Any:
         good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         _check(good, name, "a whole number" if whole else "a number")
     else:
-        _check(isinstance(value, str) or (value is None and "None" in kind), name, "a text")
+        _check(isinstance(value, str), name, "a text")
     return value
 
 

@@ -43,9 +43,15 @@ def provider(name: str, server: LoopbackProvider, *models: str, **more: Any) -> 
 @contextmanager
 def serving(*providers: Mapping[str, Any], **settings: Any) -> Iterator[httpx.Client]:
     """A client of a real server that is warm; `client.base_url` is its root."""
+    with serving_of(Trimtab(providers=list(providers), **settings)) as client:
+        yield client
+
+
+@contextmanager
+def serving_of(trimtab: Trimtab) -> Iterator[httpx.Client]:
     # proxies are not for loopback, and reading the certificate authorities takes 25 ms
     with (
-        served(Trimtab(providers=list(providers), **settings)) as url,
+        served(trimtab) as url,
         httpx.Client(base_url=url, timeout=20, trust_env=False, verify=False) as client,
     ):
         while client.get("/readyz").json()["status"] == "loading":

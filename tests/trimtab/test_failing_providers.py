@@ -17,7 +17,8 @@ from compressor import Ranker
 from tests import loopback
 from tests.loopback import LoopbackProvider, Step, ok
 from tests.loopback_tongues import ANTHROPIC
-from tests.trimtab.asking import KEY, KEY_ENV, chat, outcomes, provider, serving, without_receipt_event
+from tests.trimtab.asking import KEY, KEY_ENV, chat, outcomes, provider, serving, serving_of, without_receipt_event
+from trimtab import Trimtab
 
 QUICK = {"first_byte_timeout_ms": 300, "answer_timeout_ms": 300, "idle_timeout_ms": 300, "total_timeout_ms": 5_000}
 
@@ -28,6 +29,7 @@ class Three(NamedTuple):
     trimtab: httpx.Client
     a: LoopbackProvider
     b: LoopbackProvider
+    pipeline: Trimtab
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +40,26 @@ def module_three() -> Iterator[Three]:
         LoopbackProvider() as b,
         LoopbackProvider(listen=False) as refusing,
         LoopbackProvider(tongue=ANTHROPIC) as c,
-        serving(
-            provider("a", a, "m", "only-a", api_key_env=KEY_ENV),
-            provider("refusing", refusing, "dead", "half-dead"),
-            provider("b", b, "m", "half-dead"),
-            provider("keyless", b, "keyless", api_key_env="TRIMTAB_TEST_NO_SUCH_KEY"),
-            provider("c", c, "c", api_key_env=KEY_ENV),
-            max_attempts=2,
-            **QUICK,
-        ) as client,
     ):
         patch.setenv(KEY_ENV, KEY)
-        yield Three(client, a, b)
+        pipeline = Trimtab(
+            providers=[
+                provider("a", a, "m", "only-a", api_key_env=KEY_ENV),
+                provider("refusing", refusing, "dead", "half-dead"),
+                provider("b", b, "m", "half-dead"),
+                provider("keyless", b, "keyless", api_key_env="TRIMTAB_TEST_NO_SUCH_KEY"),
+                provider("c", c, "c", api_key_env=KEY_ENV),
+            ],
+            max_attempts=2,
+            **QUICK,
+        )
+        with serving_of(pipeline) as client:
+            yield Three(client, a, b, pipeline)
 
 
 @pytest.fixture
 def three(module_three: Three) -> Iterator[Three]:
+    module_three.pipeline.health.forget()
     yield module_three
     assert not module_three.a._script, "a step that no request took"
     assert not module_three.b._script

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trimtab import BadSettings, Settings, Trimtab
+from trimtab import Settings, Trimtab
+from trimtab.errors import BadSettings
 
 GOOD = """
 cache_dir = "{cache}"

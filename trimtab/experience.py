@@ -1,0 +1,105 @@
+"""Experience: what past requests taught of each offer, put together for the next plan.
+
+Health, history and prompt caches live in `routing` and know no text; here a request is told to them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from routing.catalog import Catalog
+from routing.health import Health
+from routing.history import History
+from routing.offers import Offer, Usage
+from routing.prompt_cache import CacheRules, Expected, Link, PromptCaches, rules_of
+from routing.standing import Called, Standing, called
+
+
+class Experience:
+    """One for a process; safe to share between threads. `history_file` keeps bills over a restart."""
+
+    def __init__(
+        self, catalog: Catalog, history_file: Path | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self.health = Health(clock=clock)
+        self.history = History(history_file)
+        self.caches = PromptCaches()
+
+    def forget(self) -> None:
+        """Begin anew. Routers keep the same `health`, which forgets too."""
+        self.health.forget()
+        self.history, self.caches = History(), PromptCaches()
+
+    def standings(
+        self,
+        offers: Sequence[Offer],
+        chain: Sequence[Link],
+        *,
+        input_tokens: int,
+        route: str = "",
+        answers: int = 1,
+        qualities: Mapping[str, float] | None = None,
+    ) -> dict[Called, Standing]:
+        """What is known of each offer for a request with this chain. `qualities` are chances by model, where asked for."""
+        now_s = self._clock()
+        return {
+            called(offer): self._standing(offer, chain, input_tokens, route, answers, qualities or {}, now_s)
+            for offer in offers
+        }
+
+    def _standing(
+        self,
+        offer: Offer,
+        chain: Sequence[Link],
+        input_tokens: int,
+        route: str,
+        answers: int,
+        qualities: Mapping[str, float],
+        now_s: float,
+    ) -> Standing:
+        rules = self.rules(offer)
+        return replace(
+            self.health.standing(offer, input_tokens),
+            output_tokens=self.history.expected_output(offer.model, route, answers=answers),
+            margin=self.history.margin(offer.model),
+            quality=qualities.get(offer.model),
+            warm_tokens=self.caches.warm_tokens(called(offer), chain, rules, now_s),
+            cache_minimum_tokens=rules.minimum_tokens,
+            cache_marked=rules.marked,
+        )
+
+    def rules(self, offer: Offer) -> CacheRules:
+        """How the offer's provider caches prefixes; no cache where nobody is configured (list prices alone)."""
+        provider = self._catalog.provider(offer.provider)
+        return CacheRules() if provider is None else rules_of(provider.kind, offer.model)
+
+    def warm(self, offers: Sequence[Offer], chain: Sequence[Link]) -> int:
+        """The most tokens of `chain` that any offer's cache is expected to hold."""
+        now_s = self._clock()
+        return max(
+            (self.caches.warm_tokens(called(each), chain, self.rules(each), now_s) for each in offers), default=0
+        )
+
+    def came(self, chain: Sequence[Link], *, context_apart: bool) -> Expected:
+        """Note a request, and say what later ones are expected to repeat of it."""
+        return self.caches.came(chain, self._clock(), context_apart=context_apart)
+
+    def answered(
+        self,
+        offer: Offer,
+        chain: Sequence[Link],
+        route: str = "",
+        *,
+        estimated_tokens: int | None,
+        usage: Usage | None,
+        answers: int = 1,
+    ) -> None:
+        """Note an answer: its prefixes are warm there, and its bill says how long answers are and how we count."""
+        self.caches.sent(called(offer), chain, self._clock())
+        if usage is not None:
+            self.history.observed(offer, route, estimated_tokens, usage, answers)

@@ -1,0 +1,288 @@
+"""Idempotency: a request that is sent again under its `Idempotency-Key` gets the first answer, and is not billed twice.
+
+As in the IETF's draft "The Idempotency-Key HTTP Header Field" (draft-ietf-httpapi-idempotency-key-header-07) and Stripe's
+API. A key belongs to the caller's credential and to the endpoint. The first request runs to its end even if its client
+hangs up, since that is what a retry is for. One that comes meanwhile gets the same answer as it is made; one that comes
+later gets it from disk, for a day. Only answers that came to their end are kept: after an error a retry tries anew.
+
+Requests under way are known to this process only; what is on disk outlives a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import sqlite3
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import diskcache
+import orjson
+from starlette.responses import Response, StreamingResponse
+
+from retrieval.vectors import RawDisk
+from routing.replies import Reply
+from trimtab.errors import BadRequest
+
+KEY_HEADER: Final = "idempotency-key"
+KEPT_S: Final = 24 * 3600.0
+SIZE_LIMIT_BYTES: Final = 256 * 2**20
+"""Of all answers on disk; the oldest go first."""
+MAX_ANSWER_BYTES: Final = 16 * 2**20
+"""A longer answer is not kept."""
+WAIT_S: Final = 60.0
+"""How long a second request waits for the first to begin its answer, before it is told to come back."""
+MAX_KEY_CHARACTERS: Final = 255
+
+_CREDENTIALS: Final = ("authorization", "x-api-key")
+_STALE: Final = ("content-length", "date", "retry-after", "server")
+_REPLAYED: Final = {"x-trimtab-replayed": "true"}
+_DISK_TROUBLE: Final = (sqlite3.Error, diskcache.Timeout, OSError)
+
+Make = Callable[[], Awaitable[tuple[Response, Reply | None]]]
+"""Answers a request, and gives the provider's reply if there is one: how that ended says whether the answer is kept."""
+
+
+class Replays:
+    """The answers that may be asked for again. One for a process and event loop.
+
+    `lifetime_s`, `wait_s` and `max_answer_bytes` are there for tests. A folder that cannot be used costs replays after a
+    restart, never an answer.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lifetime_s: float = KEPT_S,
+        wait_s: float = WAIT_S,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
+        self._store = _Store(folder, lifetime_s)
+        self._wait_s = wait_s
+        self._max_answer_bytes = max_answer_bytes
+        self._running: dict[bytes, _Recording] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def answer(self, headers: Mapping[str, str], path: str, body: Mapping[str, Any], make: Make) -> Response:
+        """What `make` gives; or, under a key that was used before, what it gave then. `headers` are the caller's.
+
+        Raises BadRequest: 422 for a key that came with another body, 409 where the first request has not begun to answer
+        in time, 400 for a key that is none; and what `make` raises.
+        """
+        key = headers.get(KEY_HEADER)
+        if key is None:
+            return (await make())[0]
+        name, fingerprint = _name(key, headers, path), _fingerprint(body)
+        recording = self._running.get(name)
+        replayed = recording is not None
+        if recording is None:
+            # Before anything is awaited, so that of two that come at once one is the first.
+            recording = self._running[name] = _Recording(fingerprint)
+            task = asyncio.create_task(self._run(name, recording, make))
+            self._tasks.add(task)
+            task.add_done_callback(functools.partial(self._ended, name, recording))
+        if recording.fingerprint != fingerprint:
+            raise _reused()
+        return await self._told(recording, replayed)
+
+    async def aclose(self) -> None:
+        """End what is under way, and release the files."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._store.close()
+
+    async def _told(self, recording: _Recording, replayed: bool) -> Response:
+        try:
+            # shielded, since the head is there for every request that waits
+            head = await asyncio.wait_for(asyncio.shield(recording.head), self._wait_s if replayed else None)
+        except TimeoutError:
+            if recording.head.done():  # its own, not ours
+                raise
+            raise BadRequest(
+                "Idempotency-Key",
+                "the first request with this key is still being answered; send it again later",
+                "idempotency_conflict",
+                status=409,
+            ) from None
+        headers = head.headers | (_REPLAYED if replayed or head.replayed else {})
+        if head.streams:
+            return StreamingResponse(recording.follow(), head.status, headers)
+        return Response(await recording.whole(), head.status, headers)
+
+    def _ended(self, name: bytes, recording: _Recording, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        del self._running[name]
+        recording.end(ConnectionAbortedError("the server stops") if task.cancelled() else task.exception())
+
+    async def _run(self, name: bytes, recording: _Recording, make: Make) -> None:
+        kept = await asyncio.to_thread(self._store.read, name)
+        if kept is not None:
+            recording.replay(kept)
+            return
+        response, reply = await make()
+        recording.begin(response)
+        if isinstance(response, StreamingResponse):
+            async for part in response.body_iterator:
+                recording.add(part.encode() if isinstance(part, str) else bytes(part))
+        else:
+            recording.add(bytes(response.body))
+        if response.background is not None:
+            await response.background()
+        complete = reply is not None and bool(reply.attempts) and reply.attempts[-1].outcome == "ok"
+        if complete and recording.size_bytes <= self._max_answer_bytes:
+            # While it still counts as running: a retry finds it here until it can be found there.
+            await asyncio.to_thread(self._store.write, name, recording.kept())
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    status: int
+    headers: dict[str, str]
+    streams: bool
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A finished answer, as it lies on disk."""
+
+    fingerprint: str
+    status: int
+    headers: dict[str, str]
+    content: bytes
+
+
+class _Recording:
+    """An answer that is being made, for everybody who has asked for it."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.head: asyncio.Future[_Head] = asyncio.get_running_loop().create_future()
+        self.head.add_done_callback(lambda head: head.cancelled() or head.exception())  # seen, if nobody is left to
+        self.size_bytes = 0
+        self._parts: list[bytes] = []
+        self._over = False
+        self._defect: BaseException | None = None
+        self._news = asyncio.Event()
+
+    def begin(self, response: Response) -> None:
+        headers = {name: value for name, value in response.headers.items() if name not in _STALE}
+        self.head.set_result(_Head(response.status_code, headers, isinstance(response, StreamingResponse)))
+
+    def replay(self, kept: _Kept) -> None:
+        if kept.fingerprint != self.fingerprint:
+            raise _reused()
+        self.head.set_result(_Head(kept.status, kept.headers, streams=False, replayed=True))
+        self.add(kept.content)
+
+    def add(self, part: bytes) -> None:
+        self._parts.append(part)
+        self.size_bytes += len(part)
+        self._wake()
+
+    def end(self, defect: BaseException | None) -> None:
+        """It is over: whole, or with what everybody who still waits for it is told."""
+        self._over = True
+        self._defect = defect
+        if defect is not None and not self.head.done():
+            self.head.set_exception(defect)
+        self._wake()
+
+    def kept(self) -> _Kept:
+        head = self.head.result()
+        headers = {name: value for name, value in head.headers.items() if "ratelimit" not in name}
+        return _Kept(self.fingerprint, head.status, headers, b"".join(self._parts))
+
+    async def follow(self) -> AsyncIterator[bytes]:
+        """Every part, those that are there and those that come. Raises what broke it off."""
+        at = 0
+        while True:
+            news = self._news
+            while at < len(self._parts):
+                yield self._parts[at]
+                at += 1
+            if self._over:
+                if self._defect is not None:
+                    raise self._defect
+                return
+            await news.wait()
+
+    async def whole(self) -> bytes:
+        return b"".join([part async for part in self.follow()])
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+class _Store:
+    """Finished answers in one diskcache folder, under digests. Bytes alone are stored, and nothing is unpickled."""
+
+    def __init__(self, folder: Path, lifetime_s: float) -> None:
+        self._folder = folder
+        self._lifetime_s = lifetime_s
+        self._opened: diskcache.Cache | None = None
+
+    def _cache(self) -> diskcache.Cache:
+        """On first use: most servers never see a key. Raises one of _DISK_TROUBLE."""
+        if self._opened is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # answers are nobody else's to read
+            self._opened = diskcache.Cache(
+                str(self._folder),
+                disk=RawDisk,
+                size_limit=SIZE_LIMIT_BYTES,
+                eviction_policy="least-recently-stored",
+                timeout=5,
+            )
+        return self._opened
+
+    def read(self, name: bytes) -> _Kept | None:
+        try:
+            raw, checksum = self._cache().get(name, tag=True)
+        except _DISK_TROUBLE:
+            return None
+        if not isinstance(raw, bytes) or checksum != zlib.crc32(raw):
+            return None
+        head, _, content = raw.partition(b"\n")
+        return _Kept(**orjson.loads(head), content=content)
+
+    def write(self, name: bytes, kept: _Kept) -> None:
+        head = {"fingerprint": kept.fingerprint, "status": kept.status, "headers": kept.headers}
+        raw = orjson.dumps(head) + b"\n" + kept.content
+        with contextlib.suppress(*_DISK_TROUBLE):
+            self._cache().set(name, raw, expire=self._lifetime_s, tag=zlib.crc32(raw))
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+
+def _name(key: str, headers: Mapping[str, str], path: str) -> bytes:
+    """What the answer is found by: a digest, since a credential must not be readable from a disk."""
+    if not (0 < len(key) <= MAX_KEY_CHARACTERS and key.isprintable()):
+        raise BadRequest("Idempotency-Key", f"must be a text of 1 to {MAX_KEY_CHARACTERS} characters, such as a UUID")
+    digest = hashlib.sha256()
+    for part in (*(headers.get(name, "") for name in _CREDENTIALS), path, key):
+        digest.update(len(part).to_bytes(8, "big") + part.encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+def _fingerprint(body: Mapping[str, Any]) -> str:
+    """The same for two bodies that say the same, whatever the order of their fields."""
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _reused() -> BadRequest:
+    return BadRequest(
+        "Idempotency-Key",
+        "was used before with another body; send a new key with a new request",
+        "idempotency_key_reused",
+        status=422,
+    )
