@@ -89,22 +89,28 @@ class Request:
 def run(count: int, seed: int, folder: Path, progress: Progress) -> Section:
     """`count` transcripts, every request of each, by every arm."""
     told = traces(seed, count)
-    requests: list[Request] = []
-    losses: list[Excerpt] = []
     with ExitStack() as stack:
         arms, absent = _arms(folder, stack)
-        for arm in arms:
-            step = progress(arm.name, sum(len(trace.steps) for trace in told))
-            for trace in told:
-                before = ""
-                for outputs in range(1, len(trace.steps) + 1):
-                    request, sent = _request(arm, trace, outputs, before)
-                    before = rendered(sent)
-                    requests.append(request)
-                    if arm.name.startswith("trimtab"):
-                        losses += _losses(request, trace, sent)
-                    step()
-    return _section(requests, [arm.name for arm in arms], absent, losses)
+        requests, losses = measure(arms, told, progress)
+    return _section(requests, absent, losses)
+
+
+def measure(arms: Sequence[Arm], told: Sequence[Trace], progress: Progress) -> tuple[list[Request], list[Excerpt]]:
+    """Every request of every trace by every arm, judged; and what trimtab's own arms lost, to be read by people."""
+    requests: list[Request] = []
+    losses: list[Excerpt] = []
+    for arm in arms:
+        step = progress(arm.name, sum(len(trace.steps) for trace in told))
+        for trace in told:
+            before = ""
+            for outputs in range(1, len(trace.steps) + 1):
+                request, sent = _request(arm, trace, outputs, before)
+                before = rendered(sent)
+                requests.append(request)
+                if arm.name.startswith("trimtab"):
+                    losses += _losses(request, trace, sent)
+                step()
+    return requests, losses
 
 
 # --- arms ---------------------------------------------------------------------------------------------------------------
@@ -297,34 +303,32 @@ def _offers() -> tuple[Offer, ...]:
     return Catalog().offers([MODEL], DAY)[:1]
 
 
-def _cost(requests: Sequence[Request], cached: bool) -> Decimal:
+def _costs(requests: Sequence[Request]) -> tuple[Decimal, Decimal]:
+    """Dollars as if nothing were cached, and with the prefix cache."""
     offer = _offers()[0]
-    usages = (Usage(r.input_tokens, r.output_tokens, r.cached_tokens if cached else 0) for r in requests)
-    return sum((price(offer, usage) for usage in usages), Decimal(0))
+    uncached = (price(offer, Usage(r.input_tokens, r.output_tokens)) for r in requests)
+    cached = (price(offer, Usage(r.input_tokens, r.output_tokens, r.cached_tokens)) for r in requests)
+    return sum(uncached, Decimal(0)), sum(cached, Decimal(0))
 
 
-def _section(
-    requests: Sequence[Request], names: Sequence[str], absent: Sequence[tuple[str, str]], losses: Sequence[Excerpt]
-) -> Section:
-    by_arm = {name: [r for r in requests if r.arm == name] for name in names}
-    everything = by_arm[names[0]]
-    tokens = sum(r.input_tokens for r in everything)
+def _section(requests: Sequence[Request], absent: Sequence[tuple[str, str]], losses: Sequence[Excerpt]) -> Section:
+    by_arm = {name: [r for r in requests if r.arm == name] for name in dict.fromkeys(r.arm for r in requests)}
+    uncut = next(iter(by_arm.values()))
+    tokens = sum(r.input_tokens for r in uncut)
     rows = []
     for name, of in by_arm.items():
         needs = [need for r in of for need in r.needs]
         sent = sum(r.input_tokens for r in of)
-        uncached, cached = _cost(of, False), _cost(of, True)
         lost = sum(any(not need.met for need in r.needs) for r in of)
         broken = sorted({rule for r in of for rule in r.broken})
         rows.append(
             (
                 name,
-                f"{sent:,}",
-                _share(1 - sent / tokens),
-                f"${uncached:.4f}",
-                _share(1 - float(uncached / _cost(everything, False))),
-                f"${cached:.4f}",
-                _share(1 - float(cached / _cost(everything, True))),
+                f"{sent:,} ({_share(1 - sent / tokens)})",
+                *(
+                    f"${cost:.4f} ({_share(1 - cost / whole)})"
+                    for cost, whole in zip(_costs(of), _costs(uncut), strict=True)
+                ),
                 f"{sum(need.met for need in needs)}/{len(needs)}",
                 f"{lost}/{len(of)}",
                 ", ".join(f"{rule} {sum(rule in r.broken for r in of)}/{len(of)}" for rule in broken),
@@ -333,20 +337,20 @@ def _section(
         )
     headers = (
         "",
-        "input tokens",
-        "saved",
-        "dollars, no cache",
-        "saved",
-        "dollars, prefix cache",
-        "saved",
+        "input tokens (saved)",
+        "dollars without a cache (saved)",
+        "dollars with a prefix cache (saved)",
         "needs met",
         "requests with a loss",
         "rules broken",
-        "ms a request",
+        "ms",
     )
-    count = len({r.trace for r in everything})
-    title = f"{count} transcript{'s' if count > 1 else ''}, {len(everything)} requests, at the list price of {MODEL}"
-    tables = [Table(title, headers, tuple(rows), readme=True), _age_table(by_arm)]
+    count = len({r.trace for r in uncut})
+    title = f"{count} transcript{'s' if count > 1 else ''}, {len(uncut)} requests, at the list price of {MODEL}"
+    note = (
+        "Times: median. The first of trimtab's rows computes the vectors of every new output; the later ones find them."
+    )
+    tables = [Table(title, headers, tuple(rows), note, readme=True), _age_table(by_arm)]
     if absent:
         tables.append(Table("Agent arms that did not run here", ("arm", "why"), tuple(absent)))
     return Section(
@@ -356,7 +360,8 @@ def _section(
             "Every request of a scripted agent, which repeats its whole transcript each time. A need is an identifier that "
             "the next call or the answer must name; a request with a loss is one at which an agent would have to call again "
             "or guess. Trimmers are told the task and nothing of what the next call will be; those 'told the call' also "
-            "which call the newest output answers.",
+            "which call the newest output answers. In these transcripts what is needed is in the row that was asked for; where "
+            "an agent looks for something else in an output, telling the call helps less.",
             "The prefix cache is an automatic one: what two requests in a row share from their beginning on costs its read "
             "price. A cut that changes with every request shares little, and may cost more than sending everything; trimtab "
             "therefore sends earlier outputs as it sent them before, and a budget holds for the outputs that are new.",
@@ -390,7 +395,7 @@ def _growth(by_arm: Mapping[str, Sequence[Request]]) -> Plot:
     return Plot("Tokens of each request", "tool outputs so far", "input tokens", tuple(series))
 
 
-def _share(saved: float) -> str:
+def _share(saved: float | Decimal) -> str:
     return f"{round(saved * 100):d}%"
 
 

@@ -28,6 +28,7 @@ from benchmarks.suites import ON_REQUEST, SUITES, Setting
 from benchmarks.terminal import progress_bars, show
 from compressor.labelled import BadQuestion
 from trimtab.local_model import LocalModelMissing
+from trimtab.scored import BadScores
 
 QUICK_QUESTIONS = 8
 
@@ -55,6 +56,9 @@ def bench(
     seed: Annotated[int, typer.Option(help="For every draw. One seed, the same digits, but for times.")] = 1,
     out: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("bench-report"),
     readme: Annotated[Path | None, typer.Option(help="Write the results between the markers of this file.")] = None,
+    scored: Annotated[
+        list[Path] | None, typer.Option(help="Prompts with models' scores (docs/router.md), for the suite router.")
+    ] = None,
     reader_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint as the reader.")] = None,
     reader_model: Annotated[str, typer.Option(help="The model to ask for there.")] = "gpt-5-mini",
     reader_key_env: Annotated[str | None, typer.Option(help="The environment variable with its key.")] = None,
@@ -93,6 +97,7 @@ def bench(
             folder=Path(scratch),
             progress=progress,
             remote=RemoteReader(Endpoint(reader_url, reader_model, reader_key_env)) if reader_url else None,
+            scored=tuple(scored or ()),
             judge=Endpoint(judge_url, judge_model, judge_key_env) if judge_url else None,
         )
         sections = [_section(name, setting, errors) for name in chosen]
@@ -126,7 +131,7 @@ def _section(name: str, setting: Setting, errors: Console) -> Section:
     began = time.perf_counter()
     try:
         section = SUITES[name](setting)
-    except (LocalModelMissing, EndpointFailed) as missing:
+    except (LocalModelMissing, EndpointFailed, BadScores) as missing:
         section = Section(name, name.capitalize(), notes=(f"Skipped: {missing}",))
     errors.print(f"{name}: {time.perf_counter() - began:.0f} s", style="dim")
     return section

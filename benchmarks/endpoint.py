@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -37,7 +39,7 @@ class Endpoint:
         except (ValueError, KeyError, IndexError, TypeError):
             raise EndpointFailed(f"{self.url} answered with something that is no chat completion") from None
 
-    def _post(self, body: dict[str, object]) -> httpx.Response:
+    def _post(self, body: Mapping[str, Any]) -> httpx.Response:
         headers = {"authorization": f"Bearer {os.environ.get(self.key_env, '')}"} if self.key_env else {}
         try:
             return httpx.post(f"{self.url.rstrip('/')}/chat/completions", json=body, headers=headers, timeout=TIMEOUT_S)

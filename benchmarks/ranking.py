@@ -30,22 +30,24 @@ RATIOS = (0.10, 0.25, 0.50)
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class Item:
     """One question with all that ranking knows of it, so that many weights can be tried."""
 
     question: Question
+    labelled: Labelled
     segments: tuple[Segment, ...]
     known: Evidence
     example: Example
 
-    def ranked(self, scores: Scores) -> Ranking:
-        return Ranking(self.question.contexts, self.segments, scores, np.zeros(len(scores)))
+    def ranked(self, scores: Scores, shares: Scores | None = None) -> Ranking:
+        return Ranking(
+            self.question.contexts, self.segments, scores, np.zeros(len(scores)) if shares is None else shares
+        )
 
 
 def run(datasets: Sequence[Dataset], folder: Path, progress: Progress) -> Section:
     """The section of all data sets; those arms that need another data set are left out where there is none."""
-    ranker = Ranker(CachedEncoder(SentenceTransformerEncoder(), folder / "vectors"))
-    items = {dataset.name: _items(dataset, ranker, progress) for dataset in datasets}
+    items = items_of(datasets, folder, progress)
     rows: list[tuple[str, ...]] = []
     records: list[Mapping[str, object]] = []
     for name, own in items.items():
@@ -71,7 +73,13 @@ def run(datasets: Sequence[Dataset], folder: Path, progress: Progress) -> Sectio
     return Section("ranking", "Ranking", tables=(table,), records=tuple(records))
 
 
-def _items(dataset: Dataset, ranker: Ranker, progress: Progress) -> list[_Item]:
+def items_of(datasets: Sequence[Dataset], folder: Path, progress: Progress) -> dict[str, list[Item]]:
+    """The questions with evidence of each data set, by its name."""
+    ranker = Ranker(CachedEncoder(SentenceTransformerEncoder(), folder / "vectors"))
+    return {dataset.name: _items(dataset, ranker, progress) for dataset in datasets}
+
+
+def _items(dataset: Dataset, ranker: Ranker, progress: Progress) -> list[Item]:
     step = progress(f"features of {dataset.name}", len(dataset.questions))
     items = []
     for question in dataset.questions:
@@ -81,12 +89,12 @@ def _items(dataset: Dataset, ranker: Ranker, progress: Progress) -> list[_Item]:
             segments = segmented(question.contexts)
             known = ranker.evidence(question.query, question.contexts, segments)
             example = Example(dataset.name, known.matrix, labelled.held_by(segments))
-            items.append(_Item(question, segments, known, example))
+            items.append(Item(question, labelled, segments, known, example))
         step()
     return items
 
 
-def _arms(own: Sequence[_Item], others: Sequence[Example]) -> dict[str, list[tuple[float, ...]]]:
+def _arms(own: Sequence[Item], others: Sequence[Example]) -> dict[str, list[tuple[float, ...]]]:
     arms = {
         "prior alone": [_kept(item, item.known.prior) for item in own],
         "shipped": _with(own, shipped_fusion()),
@@ -103,11 +111,11 @@ def _arms(own: Sequence[_Item], others: Sequence[Example]) -> dict[str, list[tup
     return arms
 
 
-def _with(items: Sequence[_Item], fusion: Fusion) -> list[tuple[float, ...]]:
+def _with(items: Sequence[Item], fusion: Fusion) -> list[tuple[float, ...]]:
     return [_kept(item, fused(item.known, fusion)[0]) for item in items]
 
 
-def _kept(item: _Item, scores: Scores) -> tuple[float, ...]:
+def _kept(item: Item, scores: Scores) -> tuple[float, ...]:
     """Coverage at every ratio, judged as every compressor's cut is."""
     ranking = item.ranked(scores)
     return tuple(_coverage(item.question, ranking, int(ratio * ranking.full_tokens)) for ratio in RATIOS)

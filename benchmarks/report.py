@@ -15,11 +15,13 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1180px; padding: 1.5rem; }
 h1 { margin-bottom: 0; } h2 { border-top: 1px solid var(--line); margin-top: 3rem; padding-top: 1rem; }
 h3 { margin-bottom: .3rem; }
+summary h3 { display: inline-block; margin-top: .6rem; }
 nav a { margin-right: 1rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top; }
-th, td { white-space: nowrap; }
+th { vertical-align: bottom; }
+td { white-space: nowrap; }
 td.text { white-space: normal; min-width: 22rem; }
 tr.ours { font-weight: 600; }
 .note { color: #777; font-size: 13px; margin: .3rem 0 1rem; }
@@ -28,6 +30,7 @@ figure svg { display: block; height: auto; margin: auto; max-width: 100%; }
 pre { background: var(--soft); border-radius: 6px; font-size: 12.5px; padding: .8rem; white-space: pre-wrap; }
 """
 _LONG_CELL = 60
+_LONG_TABLE = 30  # rows; a longer one is folded away, so that what comes after it is found
 
 
 def html_report(run: Mapping[str, Any], sections: Sequence[Section]) -> str:
@@ -71,7 +74,11 @@ def _table(table: Table) -> str:
         for row in table.rows
     )
     note = f"<p class=note>{escape(table.note)}</p>" if table.note else ""
-    return f"<h3>{escape(table.title)}</h3><div class=wide><table><tr>{head}</tr>{rows}</table></div>{note}"
+    title = f"<h3>{escape(table.title)}</h3>"
+    body = f"<div class=wide><table><tr>{head}</tr>{rows}</table></div>{note}"
+    if len(table.rows) > _LONG_TABLE:
+        return f"<details><summary>{title} ({len(table.rows)} rows)</summary>{body}</details>"
+    return title + body
 
 
 def _cell(cell: str) -> str:

@@ -9,7 +9,7 @@ who knows the task's name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from benchmarks.routing_curves import Numbers
 from benchmarks.sections import Progress, Section
 from compressor.tokens import count_each
 from retrieval import CachedEncoder, Encoder, SentenceTransformerEncoder
-from routing.difficulty import Rows
+from routing.difficulty import Difficulty, Rows
 from routing.difficulty_training import train
 from trimtab.prompt_features import NAMES, columns
 from trimtab.prompt_features import rows as rows_of
@@ -31,7 +31,7 @@ FOLDS = 10
 NEIGHBOURS = 40
 BATCH = 256
 QUICK_PROMPTS = 1_000
-LEAST_OF_A_TASK = 5.0  # prompts of the mean gain that a task's own is drawn towards
+LEAST_OF_A_TASK = 5.0  # prompts of the overall mean that a task's own mean is drawn towards
 
 PRICES_USD_PER_MTOK = {
     "codegemma-7b": 0.20,
@@ -55,57 +55,68 @@ cost beside another's is the ratio of their prices."""
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    """Scored prompts with their rows. `scores`: shape (prompts, models). `groups` is the task of each, as a number."""
+class ScoredFile:
+    """Scored prompts with their rows. `models` and `scores`, shape (prompts, models), are the file's own; `folds` deals the
+    tasks into groups. `names_tasks`: whether the file says what is a task."""
 
     name: str
     prompts: tuple[Scored, ...]
     rows: Rows
     models: tuple[str, ...]
     scores: Numbers
-    groups: NDArray[np.intp]
+    folds: NDArray[np.intp]
     names_tasks: bool
 
 
 def run(files: Sequence[Path], seed: int, quick: bool, folder: Path, progress: Progress) -> Section:
     """The section. Without files there is nothing to measure, and it says so."""
     if not files:
-        return Section(
-            "router",
-            "Router",
-            notes=("Skipped: it needs scored prompts, given with --scored FILE (docs/router.md says of what shape).",),
-            records=({"record": "skipped", "suite": "router", "reason": "no scored prompts were given"},),
-        )
+        why = "it needs scored prompts, given with --scored FILE (docs/router.md says of what shape)"
+        record = {"record": "skipped", "suite": "router", "reason": why}
+        return Section("router", "Router", notes=(f"Skipped: {why}.",), records=(record,))
     encoder = CachedEncoder(SentenceTransformerEncoder(), folder / "vectors")
-    return measured([_read(file, encoder, seed, quick, progress) for file in files], columns(encoder), seed, progress)
+    read = [_read(file, encoder, seed, quick, progress) for file in files]
+    return measured(read, columns(encoder), seed, progress)
 
 
-def measured(files: Sequence[_File], columns_: str, seed: int, progress: Progress) -> Section:
+def measured(files: Sequence[ScoredFile], columns_: str, seed: int, progress: Progress) -> Section:
     """The section of files that are read and encoded."""
     rng = np.random.default_rng(seed)
-    halves = [rng.permutation(len(file.rows)) % 2 for file in files]
-    groups = [file.groups for file in files]
+    halves = [np.asarray(rng.permutation(len(file.rows)) % 2, np.intp) for file in files]
     arms = {
-        "half": _crossed(files, halves, columns_, progress, "halves"),
-        "task left out": _crossed(files, groups, columns_, progress, "tasks left out"),
+        "half": _crossed(files, halves, columns_, progress),
+        "task left out": _crossed(files, [file.folds for file in files], columns_, progress),
         "first day": [_first_day(file, files, columns_) for file in files],
     }
     pairs, pools = [], []
     for at, file in enumerate(files):
         own = tuple(Arm(name, each[at]) for name, each in arms.items() if np.isfinite(each[at]).all())
         if len(file.models) == 2:
-            pairs.append(_pair(file, halves[at], own, seed))
+            pairs.append(Pair(file.name, file.models, file.scores, own, _baselines(file, halves[at])))
         elif (costs := _costs(file)) is not None:
-            pools.append(Pool(file.name, file.models, file.scores, costs, halves[at], own))
-    unnamed = tuple(file.name for file in files if not file.names_tasks)
-    return section(pairs, pools, unnamed, seed)
+            pools.append(Pool(file.name, file.models, file.scores, own, costs, halves[at]))
+    return section(pairs, pools, tuple(file.name for file in files if not file.names_tasks), seed)
 
 
-def _read(file: Path, encoder: Encoder, seed: int, quick: bool, progress: Progress) -> _File:
-    prompts = tuple(read_scored(file))
+def scored_file(name: str, prompts: Sequence[Scored], rows: Rows, seed: int) -> ScoredFile:
+    """A file of encoded prompts. Those that not every model of the file has a score for are left out."""
+    models, scores = score_table(prompts)
+    whole = np.flatnonzero(np.isfinite(scores).all(axis=1))
+    kept = tuple(prompts[at] for at in whole)
+    tasks = sorted({each.task for each in kept})
+    if names_tasks := any(tasks):
+        dealt = dict(zip(tasks, np.random.default_rng(seed).permutation(len(tasks)) % FOLDS, strict=True))
+        folds = np.array([dealt[each.task] for each in kept], np.intp)
+    else:
+        folds = _alike(rows[whole], seed)
+    return ScoredFile(name, kept, rows[whole], models, scores[whole], folds, names_tasks)
+
+
+def _read(file: Path, encoder: Encoder, seed: int, quick: bool, progress: Progress) -> ScoredFile:
+    prompts = list(read_scored(file))
     if quick and len(prompts) > QUICK_PROMPTS:
         drawn = np.sort(np.random.default_rng(seed).choice(len(prompts), QUICK_PROMPTS, replace=False))
-        prompts = tuple(prompts[at] for at in drawn)
+        prompts = [prompts[at] for at in drawn]
     name = file.name.removesuffix(".gz").removesuffix(".jsonl")
     starts = range(0, len(prompts), BATCH)
     step = progress(f"encoding {name}", len(starts))
@@ -113,21 +124,7 @@ def _read(file: Path, encoder: Encoder, seed: int, quick: bool, progress: Progre
     for at in starts:
         made.append(rows_of([each.prompt for each in prompts[at : at + BATCH]], encoder))
         step()
-    return read_in(name, prompts, np.concatenate(made), seed)
-
-
-def read_in(name: str, prompts: tuple[Scored, ...], rows: Rows, seed: int) -> _File:
-    """A file whose prompts are encoded. A prompt that not every model of the file answered is left out."""
-    models, scores = score_table(prompts)
-    whole = np.flatnonzero(np.isfinite(scores).all(axis=1))
-    prompts, rows, scores = tuple(prompts[at] for at in whole), rows[whole], scores[whole]
-    tasks = sorted({each.task for each in prompts})
-    if names_tasks := any(tasks):
-        dealt = dict(zip(tasks, np.random.default_rng(seed).permutation(len(tasks)) % FOLDS, strict=True))
-        groups = np.array([dealt[each.task] for each in prompts])
-    else:
-        groups = _alike(rows, seed)
-    return _File(name, prompts, rows, models, scores, groups, names_tasks)
+    return scored_file(name, prompts, np.concatenate(made), seed)
 
 
 def _alike(rows: Rows, seed: int) -> NDArray[np.intp]:
@@ -140,26 +137,75 @@ def _alike(rows: Rows, seed: int) -> NDArray[np.intp]:
 
 
 def _crossed(
-    files: Sequence[_File], folds: Sequence[NDArray[np.intp]], columns_: str, progress: Progress, what: str
+    files: Sequence[ScoredFile], folds: Sequence[NDArray[np.intp]], columns_: str, progress: Progress
 ) -> list[Numbers]:
-    """Each fold's chances by what the other folds of all files teach; NaN of a model of which they teach nothing."""
+    """Each fold's chances by what the other folds of all files teach; NaN where they teach nothing of a model."""
     chances = [np.full(file.scores.shape, np.nan) for file in files]
-    numbers = sorted({int(fold) for each in folds for fold in each})
-    step = progress(what, len(numbers))
+    numbers = sorted({int(number) for each in folds for number in each})
+    step = progress(f"training, {len(numbers)} folds", len(numbers))
     for number in numbers:
-        taught = _taught(files, [each != number for each in folds], columns_)
+        weights = _taught(files, [each != number for each in folds], columns_)
         for file, fold, own in zip(files, folds, chances, strict=True):
-            told = [(at, model) for at, model in enumerate(file.models) if model in taught.models]
-            if told and (fold == number).any():
-                found = taught.chances(file.rows[fold == number])
-                own[np.ix_(fold == number, [at for at, _ in told])] = found[:, [taught.models.index(m) for _, m in told]]
+            told = [at for at, model in enumerate(file.models) if model in weights.models]
+            tested = fold == number
+            if told and tested.any():
+                known = [weights.models.index(file.models[at]) for at in told]
+                own[np.ix_(tested, told)] = weights.chances(file.rows[tested])[:, known]
         step()
     return chances
 
 
-def _taught(files: Sequence[_File], kept: Sequence[NDArray[np.bool_]], columns_: str):  # type: ignore[no-untyped-def]
-    prompts = [each for file, keep in zip(files, kept, strict=True) for each in np.array(file.prompts, object)[keep]]
+def _taught(files: Sequence[ScoredFile], kept: Sequence[NDArray[np.bool_]], columns_: str) -> Difficulty:
+    """Weights of the `kept` prompts of every file. A model whose scores there are all the same is left out."""
+    prompts = [
+        each for file, keep in zip(files, kept, strict=True) for each, k in zip(file.prompts, keep, strict=True) if k
+    ]
     rows = np.concatenate([file.rows[keep] for file, keep in zip(files, kept, strict=True)])
     models, scores = score_table(prompts)
     useful = [at for at in range(len(models)) if len(np.unique(scores[np.isfinite(scores[:, at]), at])) > 1]
     return train(rows, scores[:, useful], [models[at] for at in useful], columns_)
+
+
+def _first_day(file: ScoredFile, files: Sequence[ScoredFile], columns_: str) -> Numbers:
+    """Chances of models of which only the price is known, by what other models found hard; NaN without such a file."""
+    others = [each for each in files if not set(each.models) & set(file.models)]
+    prices = _prices(file)
+    if not others or prices is None:
+        return np.full(file.scores.shape, np.nan)
+    weights = _taught(others, [np.ones(len(each.rows), np.bool_) for each in others], columns_)
+    judged = (weights.qualities(row, file.models, prices_usd=prices) for row in file.rows)
+    return np.array([[each[model] for model in file.models] for each in judged])
+
+
+def _prices(file: ScoredFile) -> dict[str, float] | None:
+    found = {model: PRICES_USD_PER_MTOK.get(model.lower()) for model in file.models}
+    known = {model: price for model, price in found.items() if price is not None}
+    return known if len(known) == len(found) else None
+
+
+def _costs(file: ScoredFile) -> Numbers | None:
+    """Dollars of each prompt at each model; None where a price is not known."""
+    prices = _prices(file)
+    if prices is None:
+        return None
+    tokens = np.array(count_each([each.prompt for each in file.prompts], "o200k_base"), np.float64) + ANSWER_TOKENS
+    return np.asarray(tokens[:, None] * np.array([prices[model] for model in file.models]) / 1e6)
+
+
+def _baselines(file: ScoredFile, half: NDArray[np.intp]) -> dict[str, Numbers]:
+    """What the dearer model is expected to add to each prompt, by simpler means."""
+    weak, strong = np.argsort(file.scores.mean(axis=0))
+    gains = file.scores[:, strong] - file.scores[:, weak]
+    vectors = file.rows[:, : -len(NAMES)]
+    near, named = np.zeros(len(gains)), np.zeros(len(gains))
+    for tested in (half == 0, half == 1):
+        order = np.argsort(-(vectors[tested] @ vectors[~tested].T), axis=1)[:, :NEIGHBOURS]
+        near[tested] = gains[~tested][order].mean(axis=1)
+        tasks = np.array([each.task for each in file.prompts])
+        overall = gains[~tested].mean()
+        for task in set(tasks[tested]):
+            seen = gains[~tested & (tasks == task)]
+            drawn = (seen.sum() + LEAST_OF_A_TASK * overall) / (len(seen) + LEAST_OF_A_TASK)
+            named[tested & (tasks == task)] = drawn
+    length = np.array([len(each.prompt) for each in file.prompts], np.float64)
+    return {"length": length, "nearest neighbours": near, "task's name": named}

@@ -14,10 +14,12 @@ from benchmarks import (
     conversations,
     evidence,
     gateway,
+    guarantee,
     latency,
     plan,
     ranking,
     reader,
+    router,
 )
 from benchmarks.endpoint import Endpoint
 from benchmarks.evidence import Results
@@ -30,7 +32,7 @@ from benchmarks.sections import Progress, Section
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What a run was asked for. `folder` is scratch space, gone afterwards. `remote`: another reader than the local one;
-    `judge`: who judges its answers beside the string measures."""
+    `judge`: who judges its answers beside the string measures. `scored`: prompts with models' scores, for the router."""
 
     datasets: tuple[Dataset, ...]
     peers: tuple[Peer, ...]
@@ -41,6 +43,7 @@ class Setting:
     progress: Progress
     remote: reader.RemoteReader | None = None
     judge: Endpoint | None = None
+    scored: tuple[Path, ...] = ()
 
 
 def run_evidence(setting: Setting) -> Section:
@@ -78,10 +81,13 @@ def run_ranking(setting: Setting) -> Section:
     return ranking.run(setting.datasets, setting.folder, setting.progress)
 
 
+def run_guarantee(setting: Setting) -> Section:
+    splits = guarantee.QUICK_SPLITS if setting.quick else guarantee.SPLITS
+    return guarantee.run(setting.datasets, splits, setting.seed, setting.folder, setting.progress)
+
+
 def run_router(setting: Setting) -> Section:
-    return _not_built(
-        "router", "a router that judges which model can answer does not exist yet, so there is nothing to score"
-    )
+    return router.run(setting.scored, setting.seed, setting.quick, setting.folder, setting.progress)
 
 
 def run_agent(setting: Setting) -> Section:
@@ -120,10 +126,11 @@ SUITES: Mapping[str, Callable[[Setting], Section]] = {
     "gateway": run_gateway,
     "chaos": run_chaos,
     "ranking": run_ranking,
+    "guarantee": run_guarantee,
 }
 
-ON_REQUEST = frozenset({"ranking"})
-"""Suites that run only when they are named: this one trains, and says most of several data sets of one's own."""
+ON_REQUEST = frozenset({"ranking", "guarantee"})
+"""Suites that run only when they are named: they train, and say most of several data sets of one's own."""
 
 
 def _measured(setting: Setting) -> Results:
@@ -135,8 +142,3 @@ def _measured(setting: Setting) -> Results:
         ratios=setting.ratios,
         progress=setting.progress,
     )
-
-
-def _not_built(suite: str, why: str) -> Section:
-    record = {"record": "not built", "suite": suite, "reason": why}
-    return Section(suite, suite.capitalize(), notes=(f"Not built yet: {why}.",), records=(record,))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,22 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Kind:
+    """One kind of questions: what it promises, its centre, its inverse covariance, and how far ALIKE of it reach
+    (Mahalanobis, squared)."""
+
+    name: str
+    promise: Floats
+    centre: Floats
+    inverse: Floats
+    reach: float
+
+    def holds(self, signature: Floats) -> bool:
+        off = signature - self.centre
+        return bool(off @ self.inverse @ off <= self.reach)
+
+
+@dataclass(frozen=True, eq=False)  # no slots: what is made of each kind is kept
 class Calibration:
     """Labelled questions as a ranking fared on them.
 
@@ -71,44 +88,36 @@ class Calibration:
 
         For a question that needs everything, or that is like no kind at all (a shift), it is the least of all kinds.
         """
-        alike = range(len(self.kinds)) if everything else self._alike(signature)
-        rows = [self._promise(self.kind == number) for number in alike or range(len(self.kinds))]
-        coverages = np.minimum.reduce([*rows, self._promise(self.kind >= 0)])
+        alike = [] if everything else [kind for kind in self._known if kind.holds(signature)]
+        coverages = np.minimum.reduce([self._overall, *(kind.promise for kind in alike or self._known)])
         return Bound(coverages, self._says(alike, everything))
 
-    def _promise(self, chosen: NDArray[np.bool_]) -> Floats:
-        kept = self.kept[chosen]
-        return (len(kept) * kept.mean(axis=0)) / (len(kept) + 1)  # 1 - (n * loss + 1) / (n + 1)
+    @functools.cached_property
+    def _overall(self) -> Floats:
+        return _promise(self.kept)
 
-    def _alike(self, signature: Floats) -> tuple[int, ...]:
-        """The kinds among whose questions this one would not stand out."""
-        alike = []
-        for number in range(len(self.kinds)):
-            centre, inverse, reach = self._shape(number)
-            off = signature - centre
-            if off @ inverse @ off <= reach:
-                alike.append(number)
-        return tuple(alike)
+    @functools.cached_property
+    def _known(self) -> tuple[_Kind, ...]:
+        return tuple(self._kind(number) for number in range(len(self.kinds)))
 
-    def _shape(self, number: int) -> tuple[Floats, Floats, float]:
-        """A kind's centre, inverse covariance, and how far (Mahalanobis, squared) `ALIKE` of its questions reach."""
+    def _kind(self, number: int) -> _Kind:
         own = self.signatures[self.kind == number]
         centre = own.mean(axis=0)
-        spread = np.cov(own, rowvar=False) if len(own) > 1 else np.zeros((own.shape[1],) * 2)
-        # A few questions do not tell a covariance: it is drawn halfway to that of all.
-        everyone = np.cov(self.signatures, rowvar=False) if len(self.signatures) > 1 else np.eye(own.shape[1])
+        # A few questions do not tell a covariance: it is drawn towards that of all.
         weight = len(own) / (len(own) + 20)
-        inverse = np.linalg.pinv(weight * spread + (1 - weight) * everyone + 1e-6 * np.eye(own.shape[1]))
+        spread = weight * _covariance(own) + (1 - weight) * _covariance(self.signatures)
+        inverse = np.asarray(np.linalg.pinv(spread + 1e-6 * np.eye(len(centre))), np.float64)
         off = own - centre
-        return centre, inverse, float(np.quantile(np.einsum("ij,jk,ik->i", off, inverse, off), ALIKE))
+        reach = float(np.quantile(np.einsum("ij,jk,ik->i", off, inverse, off), ALIKE))
+        return _Kind(self.kinds[number], _promise(self.kept[self.kind == number]), centre, inverse, reach)
 
-    def _says(self, alike: Sequence[int], everything: bool) -> str:
+    def _says(self, alike: Sequence[_Kind], everything: bool) -> str:
         questions = f"conformal, {len(self.kind)} questions"
         if everything:
             return f"{questions}; the question needs everything: least of all kinds"
         if not alike:
             return f"{questions}; unlike all of them: least of all kinds"
-        return f"{questions}; like {', '.join(self.kinds[number] for number in alike)}"
+        return f"{questions}; like {', '.join(kind.name for kind in alike)}"
 
     def save(self, file: Path) -> None:
         """Write the file that `load` reads. Shares are kept to a thousandth, rounded down."""
@@ -126,16 +135,27 @@ class Calibration:
     def load(file: Path) -> Calibration:
         """Raises ValueError for a file that is none, or that was made by another version of the ranking."""
         try:
-            with np.load(file, allow_pickle=False) as stored:
-                if int(stored["version"]) != _VERSION or not np.array_equal(stored["levels"], LEVELS):
-                    raise ValueError(f"{file} is a calibration of another version; run `trimtab calibrate` again")
-                kinds = tuple(str(name) for name in stored["kinds"])
-                kept = stored["kept"].astype(np.float64) / 1000
-                return Calibration(
-                    kinds, stored["kind"].astype(np.int64), kept, stored["signatures"].astype(np.float64)
-                )
-        except (KeyError, OSError, EOFError) as error:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+                fields = {name: stored[name] for name in stored.files}
+            version, levels = int(fields["version"]), fields["levels"]
+            kinds = tuple(str(name) for name in fields["kinds"])
+            kind = fields["kind"].astype(np.int64)
+            kept, signatures = (fields[name].astype(np.float64) for name in ("kept", "signatures"))
+        except (KeyError, OSError, EOFError, ValueError, BadZipFile) as error:
             raise ValueError(f"{file} is no calibration ({type(error).__name__})") from None
+        if version != _VERSION or not np.array_equal(levels, LEVELS):
+            raise ValueError(f"{file} is a calibration of another version; run `trimtab calibrate` again")
+        return Calibration(kinds, kind, kept / 1000, signatures)
+
+
+def _promise(kept: Floats) -> Floats:
+    """1 - (n * mean loss + 1) / (n + 1), at each level."""
+    return np.asarray(kept.sum(axis=0) / (len(kept) + 1))
+
+
+def _covariance(signatures: Floats) -> Floats:
+    width = signatures.shape[1]
+    return np.asarray(np.cov(signatures, rowvar=False) if len(signatures) > 1 else np.eye(width), np.float64)
 
 
 def signature(log_odds: Floats, shares: Floats) -> Floats:

@@ -17,8 +17,10 @@ from compressor.prompts import BadPayload as BadPayload
 from compressor.ranking import Kept
 from compressor.recognition import Block, find_blocks, outside
 from compressor.segments import Source
+from compressor.stuff_prompts import stuffed
 
 OPTIONS = "trimtab"
+GIVEN: Final = f"{OPTIONS}.contexts"
 
 APART: Final = -2
 """The turn of what stands beside the conversation."""
@@ -39,7 +41,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A parsed request. `places[i]` is where `sources[i]` came from; None for contexts given beside the messages."""
+    """A parsed request. `places[i]` is where `sources[i]` came from; None for contexts given beside the messages.
+
+    `query_from` is the path of what the question was read from, "" where there is none. The first `cached_texts` of the
+    `texts` are to be cached by the provider, and stay.
+    """
 
     query: str
     sources: tuple[Source, ...]
@@ -47,6 +53,8 @@ class Payload:
     body: Mapping[str, Any]
     api: Api = CHAT
     texts: tuple[Text, ...] = ()
+    query_from: str = ""
+    cached_texts: int = 0
 
     @property
     def turns(self) -> int:
@@ -141,20 +149,25 @@ def parse(
 ) -> Payload:
     """A request's body, with what its `trimtab` object said: `contexts` and `query`.
 
-    Without `contexts`, they are looked for in what users and tools say (`recognition`), after the last mark of a prefix
-    that is to be cached, and not in the first `settled_turns` messages, which were sent before. Without `query`, it is what
+    Without `contexts`, they are looked for in what users and tools say (`recognition`) and in the frameworks' own system
+    messages (`stuff_prompts`), after the last mark of a prefix that is to be cached, and not in the first `settled_turns`
+    messages, which were sent before. Without `query`, it is what
     the last user message says outside its context. Raises BadPayload where the conversation is not what the API promises.
     """
     texts = tuple(api.texts(body))
     found: list[tuple[Source, Place | None]] = [(source, None) for source in contexts]
+    cached = max((number for number, text in enumerate(texts, 1) if text.ends_prefix), default=0)
     if not contexts:
         cited = any(text.cited for text in texts)
-        cached = max((number for number, text in enumerate(texts) if text.ends_prefix), default=-1)
-        for text in (each for each in texts[cached + 1 :] if each.turn >= settled_turns):
+        # What stands before the conversation is in no turn that was sent.
+        for text in (each for each in texts[cached:] if each.turn >= settled_turns or each.turn < 0):
             found += _found(text, cited)
     places = tuple(place for _, place in found)
-    query = query if query is not None else _question(texts, places)
-    return Payload(query, tuple(source for source, _ in found), places, body, api, texts)
+    query_from = f"{OPTIONS}.query" if query is not None else ""
+    if query is None:
+        query, turn = _question(texts, places)
+        query_from = f"{api.turns}.{turn}" if turn is not None else ""
+    return Payload(query, tuple(source for source, _ in found), places, body, api, texts, query_from, cached)
 
 
 def parse_chat(body: Mapping[str, Any], contexts: Sequence[Source] = (), query: str | None = None) -> Payload:
@@ -167,8 +180,10 @@ def _found(text: Text, cited: bool) -> Iterator[tuple[Source, Place]]:
     if text.role == "fixed" or not text.path:
         return
     if text.role == "context":
-        whole_text = Block(0, len(text.text), 0, len(text.text), text.title)
+        whole_text = Block(0, len(text.text), 0, len(text.text), text.title, text.form)
         blocks: tuple[Block, ...] = (whole_text,) if text.text.strip() else ()
+    elif text.role == "system":
+        blocks = stuffed(text.text)
     else:
         blocks = find_blocks(text.text, whole=text.role == "tool")
     for block in blocks:
@@ -271,10 +286,11 @@ _QUESTION_LABEL = re.compile(
 _ANSWER_LABEL = re.compile(r"\n[ \t]*(?:helpful )?answer[ \t]*[:：]?\s*$", re.I)
 
 
-def _question(texts: Sequence[Text], places: Sequence[Place | None]) -> str:
+def _question(texts: Sequence[Text], places: Sequence[Place | None]) -> tuple[str, int | None]:
+    """What the last user message asks, and the number of that message; None where there is no question."""
     turn = max((text.turn for text in texts if text.role == "user"), default=None)
     if turn is None:
-        return ""
+        return "", None
     blocks: dict[Path, list[Block]] = {}
     for place in places:
         if place is not None and place.turn == turn:
@@ -283,4 +299,5 @@ def _question(texts: Sequence[Text], places: Sequence[Place | None]) -> str:
     words = [w for text in asked for w in outside(text.text, tuple(blocks.get(text.path, ())))]
     said = _ANSWER_LABEL.sub("", "\n".join(w.strip() for w in words if w.strip()))
     labelled = _QUESTION_LABEL.match(said)
-    return said[labelled.end() :].strip() if labelled and said[labelled.end() :].strip() else said
+    asks = said[labelled.end() :].strip() if labelled and said[labelled.end() :].strip() else said
+    return asks, turn if asks else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 Path = tuple[str | int, ...]
-Role = Literal["fixed", "user", "tool", "context"]
+Role = Literal["fixed", "user", "tool", "system", "context"]
 
 CACHE_MARKS: Final = ("cache_control", "prompt_cache_breakpoint")
 """Fields of a block that end a prefix which the provider is to cache: Anthropic's, and OpenAI's."""
@@ -30,10 +30,10 @@ class BadPayload(ValueError):
 class Text:
     """A text that the model reads, `path` from the body's root; an empty path for one that nothing is ever done to.
 
-    `role`: "user" and "tool" texts are searched for context, a "context" is one as a whole (called `title`), and "fixed"
-    ones stay. `turn` is the message's number among those of the conversation, -1 for what stands outside of it.
-    `ends_prefix`: the provider is to cache everything up to here, so that none of it may change. `cited`: the answer will
-    point into it.
+    `role`: "user" and "tool" texts are searched for context, "system" ones for the known templates of context alone, a
+    "context" is one as a whole (called `title`, and `form` says what holds it), and "fixed" ones stay. `turn` is the
+    message's number among those of the conversation, -1 for what stands outside of it. `ends_prefix`: the provider is to
+    cache everything up to here, so that none of it may change. `cited`: the answer will point into it.
     """
 
     path: Path
@@ -43,6 +43,7 @@ class Text:
     title: str = ""
     ends_prefix: bool = False
     cited: bool = False
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,14 @@ class Api:
 
 # --- chat completions -------------------------------------------------------------------------------------------------
 
-_CHAT_ROLES: Final[Mapping[str, Role]] = {"user": "user", "tool": "tool", "function": "tool"}
+DOCUMENT: Final = "document block"
+SEARCH_RESULT: Final = "search result"
+FILE_SEARCH_RESULT: Final = "file search result"
+
+_CHAT_ROLES: Final[Mapping[str, Role]] = {
+    **{"user": "user", "tool": "tool", "function": "tool"},
+    **{"system": "system", "developer": "system"},
+}
 
 
 def _chat(body: Mapping[str, Any]) -> Iterator[Text]:
@@ -89,11 +97,15 @@ def _contents(path: Path, content: object, role: Role, turn: int) -> Iterator[Te
 # --- Anthropic's messages ---------------------------------------------------------------------------------------------
 
 
+_MESSAGE_ROLES: Final[Mapping[str, Role]] = {"user": "user", "system": "system", "developer": "system"}
+
+
 def _anthropic(body: Mapping[str, Any]) -> Iterator[Text]:
-    for name in ("tools", "system", "output_config"):
-        yield from fixed(body.get(name))
+    yield from fixed(body.get("tools"))
+    yield from _contents(("system",), body.get("system"), "system", -1)
+    yield from fixed(body.get("output_config"))
     for turn, message in enumerate(_messages(body)):
-        role: Role = "user" if message["role"] == "user" else "fixed"
+        role = _MESSAGE_ROLES.get(message["role"], "fixed")
         path = ("messages", turn, "content")
         content = message.get("content")
         if isinstance(content, str):
@@ -114,7 +126,7 @@ def _block(path: Path, block: Mapping[str, Any], role: Role, turn: int) -> Itera
         yield from _held(block, _document((*path, "source"), block, turn))
     elif kind == "search_result":
         yield from fixed([block.get("title"), block.get("source")], turn)
-        yield from _held(block, _inner((*path, "content"), content, turn, _title(block)))
+        yield from _held(block, _inner((*path, "content"), content, turn, _title(block), SEARCH_RESULT))
     elif kind == "tool_result":
         yield Text((), "", "tool", turn)
         if isinstance(content, str):
@@ -131,13 +143,13 @@ def _block(path: Path, block: Mapping[str, Any], role: Role, turn: int) -> Itera
 def _document(path: Path, block: Mapping[str, Any], turn: int) -> Iterator[Text]:
     source = block.get("source")
     if isinstance(source, Mapping) and source.get("type") == "text" and isinstance(source.get("data"), str):
-        yield Text((*path, "data"), source["data"], "context", turn, _title(block))
+        yield Text((*path, "data"), source["data"], "context", turn, _title(block), form=DOCUMENT)
     elif isinstance(source, Mapping) and source.get("type") == "content":
-        yield from _inner((*path, "content"), source.get("content"), turn, _title(block))
+        yield from _inner((*path, "content"), source.get("content"), turn, _title(block), DOCUMENT)
 
 
-def _inner(path: Path, content: object, turn: int, title: str) -> Iterator[Text]:
-    return (replace(text, title=title) for text in _contents(path, content, "context", turn))
+def _inner(path: Path, content: object, turn: int, title: str, form: str) -> Iterator[Text]:
+    return (replace(text, title=title, form=form) for text in _contents(path, content, "context", turn))
 
 
 def _held(block: Mapping[str, Any], texts: Iterator[Text]) -> Iterator[Text]:
@@ -174,8 +186,9 @@ _OUTPUTS: Final = ("function_call_output", "custom_tool_call_output", "local_she
 
 
 def _responses(body: Mapping[str, Any]) -> Iterator[Text]:
-    for name in ("tools", "instructions", "text"):
-        yield from fixed(body.get(name))
+    yield from fixed(body.get("tools"))
+    yield from _contents(("instructions",), body.get("instructions"), "system", -1)
+    yield from fixed(body.get("text"))
     items = body.get("input")
     if isinstance(items, str):
         yield Text(("input",), items, "user", 0)
@@ -191,7 +204,7 @@ def _responses(body: Mapping[str, Any]) -> Iterator[Text]:
 def _item(path: Path, item: Mapping[str, Any], turn: int) -> Iterator[Text]:
     kind = item.get("type")
     if kind in (None, "message"):
-        role: Role = "user" if item.get("role") == "user" else "fixed"
+        role = _MESSAGE_ROLES.get(str(item.get("role")), "fixed")
         yield Text((), "", role, turn)
         yield from _contents((*path, "content"), item.get("content"), role, turn)
     elif kind in _OUTPUTS:
@@ -202,7 +215,9 @@ def _item(path: Path, item: Mapping[str, Any], turn: int) -> Iterator[Text]:
             if isinstance(result, Mapping) and isinstance(result.get("text"), str):
                 title = result.get("filename")
                 title = title if isinstance(title, str) else ""
-                yield Text((*path, "results", at, "text"), result["text"], "context", turn, title)
+                yield Text(
+                    (*path, "results", at, "text"), result["text"], "context", turn, title, form=FILE_SEARCH_RESULT
+                )
         yield from fixed(item.get("queries"), turn)
     else:
         yield from fixed({name: value for name, value in item.items() if name != "encrypted_content"}, turn)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.calibration import Bound
 from compressor.lossless import Savings, no_savings, savings
 from compressor.segments import Segment, Source
 from compressor.selection import Selection
@@ -44,8 +45,9 @@ class Trimmed:
 class Ranking:
     """Segments with their scores. `probabilities[i]` is the share of the evidence expected in segment i; they sum to 1.
 
-    Immutable, and safe to share between threads. A budget is in tokens of `encoding` and covers all that is kept, gap
-    markers included.
+    What is promised of a cut (`coverage`, and every `coverage_estimate`) is what `bound` makes of the sum of the kept
+    segments' shares; without one it is that sum, which nobody has checked. Immutable, and safe to share between threads.
+    A budget is in tokens of `encoding` and covers all that is kept, gap markers included.
     """
 
     sources: tuple[Source, ...]
@@ -54,6 +56,7 @@ class Ranking:
     probabilities: NDArray[np.float64]
     marker: str = DEFAULT_MARKER
     encoding: str = DEFAULT_ENCODING
+    bound: Bound | None = None
 
     @functools.cached_property
     def full_tokens(self) -> int:
@@ -88,8 +91,8 @@ class Ranking:
                 kept[number] = self._writer.written(number, selection.kept)
                 tokens[number] = count_tokens(kept[number].text, self.encoding)
         said = sorted({self._stands_for.get(i, i) for i in selection.kept})
-        coverage = float(self._worth[said].sum()) if said else 0.0
-        return self._trimmed(kept, sum(tokens), min(coverage, 1.0), lossless_tokens)
+        level = float(self._worth[said].sum()) if said else 0.0
+        return self._trimmed(kept, sum(tokens), float(self._promised(np.array([level]))[0]), lossless_tokens)
 
     def coverage(self, budget_tokens: int) -> float:
         """The expected share of the evidence that a cut to `budget_tokens` keeps, 0 to 1; never falls as budgets grow."""
@@ -209,19 +212,24 @@ class Ranking:
         any, as far as those are smaller than all that is worth keeping, which is the last."""
         selection = self._selection()
         budgets: list[int] = []
-        coverages: list[float] = []
-        coverage = 0.0
+        levels: list[float] = []
+        level = 0.0
         for index in self._order:
             gained = float(self._worth[selection.add(index)].sum())
             if selection.tokens >= self.lean_tokens:
                 break
             if not gained:
                 continue
-            coverage += gained
+            level += gained
             # a segment that joins two runs gives back a gap, which can cost more than the segment
             budgets.append(max(selection.tokens, budgets[-1] if budgets else 0))
-            coverages.append(min(coverage, 1.0))
-        return [*budgets, self.lean_tokens], [*coverages, 1.0]
+            levels.append(level)
+        return [*budgets, self.lean_tokens], [*self._promised(np.array(levels)).tolist(), 1.0]
+
+    def _promised(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums of shares as coverages. Below the lean size something is lost, whatever the shares say: never 1."""
+        levels = np.minimum(levels, 1.0)
+        return levels if self.bound is None else self.bound.coverages_at(np.minimum(levels, 1.0 - 1e-6))
 
     @functools.cached_property
     def gap_tokens(self) -> dict[str, int]:

@@ -11,7 +11,8 @@ import bisect
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 LONG_TEXT_CHARS = 1600  # about 400 tokens: below it, text without marks of a context is taken for the user's own words
 MAX_QUESTION_CHARS = 800
@@ -19,18 +20,20 @@ MAX_QUESTION_CHARS = 800
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A stretch of context in a text: characters `start:end` are ranked, `outer_start:outer_end` go when none is kept."""
+    """A stretch of context in a text: characters `start:end` are ranked, `outer_start:outer_end` go when none is kept.
+    `form` is the name of the form that it was recognised by."""
 
     start: int
     end: int
     outer_start: int
     outer_end: int
     title: str = ""
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A way of writing context into a message. `name` is what users read in docs and receipts.
+    """A way of writing context into a message. `name` and `written`, how it looks, are what users read.
 
     `beside_question`: a user's text is taken so only where a question stands outside the blocks; else the text may be what
     the user has to say. `in_tools`: whether a tool's output is looked at for it.
@@ -38,6 +41,7 @@ class Form:
 
     name: str
     find: Callable[[str], list[Block]]
+    written: str
     beside_question: bool = False
     in_tools: bool = True
 
@@ -54,9 +58,9 @@ def find_blocks(text: str, *, whole: bool = False) -> tuple[Block, ...]:
             blocks = tuple(block for block in form.find(text) if text[block.start : block.end].strip())
             asks = whole or not form.beside_question or any(_ASKING.search(words) for words in outside(text, blocks))
             if blocks and asks:
-                return blocks
+                return tuple(replace(block, form=form.name) for block in blocks)
     if whole and len(text.strip()) >= LONG_TEXT_CHARS:
-        return (Block(0, len(text), 0, len(text)),)
+        return (Block(0, len(text), 0, len(text), form=LONG_OUTPUT),)
     return ()
 
 
@@ -247,12 +251,40 @@ def _end_of_context(text: str, after: int) -> int:
 
 
 FORMS = (
-    Form("tags", _tagged),
-    Form("numbered documents", _numbered),
-    Form("Markdown headings", _headed, beside_question=True),
-    Form("labelled context", _labelled, beside_question=True, in_tools=False),
-    Form("long text before a question", _long, in_tools=False),
+    Form(
+        "tags",
+        _tagged,
+        "`<document>`, `<context>`, `<source>`, `<passage>`, `<chunk>`, `<search_result>`, ...: the innermost tags' text; "
+        "a `title`, `source` or `name` (attribute or inner tag) is its title",
+    ),
+    Form(
+        "numbered documents",
+        _numbered,
+        "two or more of `Document [3](Title: ...) ...`, `[3] ...`, `Source 3: ...`, numbered from 0 or 1",
+    ),
+    Form(
+        "Markdown headings",
+        _headed,
+        f"two or more headings in a text over {LONG_TEXT_CHARS:,} characters: each section, but for those under headings "
+        'such as "Instructions" or "Question"',
+        beside_question=True,
+    ),
+    Form(
+        "labelled context",
+        _labelled,
+        f"a label such as `Context:` beside a question, in a text over {LONG_TEXT_CHARS:,} characters: the text under the "
+        "label, up to the label that follows",
+        beside_question=True,
+        in_tools=False,
+    ),
+    Form(
+        "long text before a question",
+        _long,
+        f"a text over {LONG_TEXT_CHARS:,} characters beside a question that is set apart: the text, up to the question",
+        in_tools=False,
+    ),
 )
+LONG_OUTPUT: Final = "long tool output"
 
 
 def outside(text: str, blocks: tuple[Block, ...]) -> Iterator[str]:

@@ -57,8 +57,7 @@ class Needs:
 
     `wrong_answer_usd` is what a wrong answer costs the caller: with it, coverage and quality are weighed in dollars, and
     any budget may be the best one. `min_quality` is the least chance that the model answers well. `max_latency_ms` holds
-    for an offer's usual time; `deadline_s`, None for at once, admits service classes that answer later. `max_price` holds
-    for the rates, whatever the bill comes to.
+    for an offer's usual time, `max_price` for its rates; `deadline_s`, None for at once, admits classes that answer later.
     `carried` is what later requests repeat of this one.
 
     Raises TypeError or ValueError that names the field, what it may be, and what it was.
@@ -198,10 +197,11 @@ class Plan:
     def to_dict(self) -> dict[str, object]:
         """The body of a /v1/plan answer: {"chosen": OFFER, "runners_up": [OFFER + {"why"}, ...]}, and where there are any
         {"refused": [{"provider", "model", "processing", "why"}, ...]}."""
-        plan = {"chosen": self.chosen.to_dict(), "runners_up": [each.to_dict() for each in self.runners_up]}
-        names = ("provider", "model", "processing", "why")
-        refused = [dict(zip(names, (*called(offer), why), strict=True)) for offer, why in self.refused]
-        return plan | ({"refused": refused} if refused else {})
+        plan: dict[str, object] = {"chosen": self.chosen.to_dict()}
+        plan["runners_up"] = [each.to_dict() for each in self.runners_up]
+        if self.refused:
+            plan["refused"] = [reasons.refused(offer, why) for offer, why in self.refused]
+        return plan
 
 
 def plan(
@@ -218,7 +218,7 @@ def plan(
     The target is the smallest budget for `min_coverage` (capped by `budget_tokens`), else `budget_tokens`, else the full
     context. A window that the price data does not know is taken to be large enough. An offer whose circuit breaker is
     open is taken only where no other will do. `standings` holds what is known of an offer; without one, nothing is.
-    `ranks` is an order that goes before cost: an offer is taken only where none of a lower rank (0 for most) will do.
+    `ranks` go before cost: an offer is taken only where none of a lower rank (0 where there is none) will do.
 
     100,600 tokens on a model that costs five times as much above 100,000: the target costs $0.0528, and 98,039 tokens
     $0.0103; the latter is chosen if the curve expects it to keep 0.95 or more of the evidence.
@@ -314,8 +314,8 @@ class _Table:
         """The other offers that may answer the chosen cut, by rank and cheapest first, those that rest at the end."""
         rows = [self._row(at, chosen.candidate.budget_tokens) for at in range(len(self._offers)) if at != chosen.at]
         allowed = [row for row in rows if row.refusal is None]
-        in_order = sorted(allowed, key=lambda row: (row.rests, row.rank(ranks), row.total_usd))
-        return tuple(row.candidate.offer for row in in_order)
+        allowed.sort(key=lambda row: (row.rests, row.rank(ranks), row.total_usd))
+        return tuple(row.candidate.offer for row in allowed)
 
     def _budgets(self, at: int) -> set[int]:
         needs, limits, offer = self._needs, self._limits, self._offers[at]

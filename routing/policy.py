@@ -62,6 +62,10 @@ class Policy:
         missing = [word for word in self.require if word not in promises]
         return f"does not promise {' and '.join(missing)}" if missing else None
 
+    def place(self, offer: Offer) -> int:
+        """Where the offer's provider stands in the order; behind it, if it does not."""
+        return self.order.index(offer.provider) if offer.provider in self.order else len(self.order)
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -86,8 +90,7 @@ class Admitted:
     @property
     def offers(self) -> tuple[Offer, ...]:
         """The offers that may be bought, in the order that holds before anything is weighed."""
-        offers = [(number, offer) for number, group in enumerate(self.groups) for offer in group.offers]
-        return tuple(offer for _, offer in sorted(offers, key=lambda each: (each[0], self._place(each[1]))))
+        return tuple(offer for group in self.groups for offer in group.offers)
 
     def plan(self, curve: Curve, needs: Needs, standings: Mapping[Called, Standing] | None = None) -> Plan:
         """The plan (`routing.planner.plan`) among those that may be asked. Raises NoOffer, which gives every reason."""
@@ -114,17 +117,24 @@ class Admitted:
 
     def _ranks(self, standings: Mapping[Called, Standing]) -> dict[Called, int]:
         """The order that goes before cost; empty where nothing does."""
+        if len(self.groups) == 1 and not self.policy.order and self.groups[0].sort == "price":
+            return {}  # nearly every request
         keys = {
-            called(offer): (number, self._place(offer), _slowness(group.sort, standings.get(called(offer), UNKNOWN)))
+            called(offer): (
+                number,
+                self.policy.place(offer),
+                _slowness(group.sort, standings.get(called(offer), UNKNOWN)),
+            )
             for number, group in enumerate(self.groups)
             for offer in group.offers
         }
         ranks = {key: rank for rank, key in enumerate(sorted(set(keys.values())))}
-        return {offer: ranks[key] for offer, key in keys.items()} if len(ranks) > 1 else {}
+        return {offer: ranks[key] for offer, key in keys.items()}
 
-    def _place(self, offer: Offer) -> int:
-        order = self.policy.order
-        return order.index(offer.provider) if offer.provider in order else len(order)
+
+def alone(offers: Sequence[Offer]) -> Admitted:
+    """`offers` on equal terms, with nothing asked of them."""
+    return Admitted(offers[0], (Group(tuple(offers)),))
 
 
 def admitted(
@@ -148,13 +158,14 @@ def admitted(
             why = policy.refusal(offer.provider, provider(offer.provider))
             if why is not None:
                 refused[key] = (offer, why)
-        kept.append(replace(group, offers=tuple(offer for key, offer in own.items() if key not in refused)))
+        left = sorted((offer for key, offer in own.items() if key not in refused), key=policy.place)
+        kept.append(replace(group, offers=tuple(left)))
     able, lacking = _able(kept, unable)
     refusals = (*refused.values(), *lacking)
-    left = tuple(group for group in able if group.offers)
-    if not left:
+    asked = tuple(group for group in able if group.offers)
+    if not asked:
         raise nobody(refusals) if refusals else no_offer((), ())
-    return Admitted(groups[0].offers[0], left, policy, refusals)
+    return Admitted(groups[0].offers[0], asked, policy, refusals)
 
 
 def _able(groups: Sequence[Group], unable: Callable[[Offer], str | None]) -> tuple[Sequence[Group], Sequence[Refused]]:

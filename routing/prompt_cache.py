@@ -95,7 +95,8 @@ class PromptCaches:
         self._sent: OrderedDict[tuple[Called, bytes], float] = OrderedDict()
         self._seen: OrderedDict[bytes, tuple[float, float]] = OrderedDict()  # sightings (fading) and when
         self._ends: OrderedDict[bytes, _Rate] = OrderedDict()  # whole requests that nothing has followed yet
-        self._begun, self._continued = _Rate(), _Rate()
+        # Two to begin with: single questions are the common case, and of two that went on one is taken to go on again.
+        self._begun, self._continued = _Rate(requests=2), _Rate(requests=2, followed=1)
 
     def warm_tokens(self, where: Called, chain: Sequence[Link], rules: CacheRules, now_s: float) -> int:
         """The tokens of the longest prefix of `chain` that the cache there is expected to hold; 0 for none."""
@@ -112,8 +113,8 @@ class PromptCaches:
             for link in chain:
                 _put(self._sent, (where, link.digest), now_s, self._max_links)
 
-    def came(self, chain: Sequence[Link], now_s: float, *, context_apart: bool = False) -> Expected:
-        """What later requests are expected to repeat of this one, which is noted as one that came.
+    def expected(self, chain: Sequence[Link], now_s: float, *, context_apart: bool = False) -> Expected:
+        """What later requests are expected to repeat of this one. Notes nothing: whoever only asks sends nothing.
 
         Either all of it, as a conversation goes on (as often as others did), or the beginning that others share with it
         (as often as they did in the last minutes): whichever weighs more. `context_apart` says that the context stands in
@@ -122,26 +123,37 @@ class PromptCaches:
         if not chain:
             return Expected(NOTHING_CARRIED, 0)
         with self._lock:
-            followed = next((at for at in range(len(chain) - 2, -1, -1) if chain[at].digest in self._ends), None)
+            own = self._followed(chain) is not None  # the same conversation, which is no second sighting
+            share = (self._continued if own else self._begun).share
+            sightings = [self._sightings(link, now_s) for link in chain[:-1]]
+        last = len(chain) - 2 if context_apart else len(chain) - 1
+        whole = Carried(chain[last].tokens if last >= 0 else 0, not context_apart, share)
+        shared = (
+            Expected(Carried(link.tokens, times=min(max(0.0, count - own), _MOST_TIMES)), at)
+            for at, (link, count) in enumerate(zip(chain, sightings, strict=False))
+        )
+        return max(
+            (Expected(whole, max(last, 0)), *shared), key=lambda each: each.carried.prefix_tokens * each.carried.times
+        )
+
+    def came(self, chain: Sequence[Link], now_s: float) -> None:
+        """Note a request that is sent."""
+        if not chain:
+            return
+        with self._lock:
+            followed = self._followed(chain)
             if followed is not None:
                 self._ends.pop(chain[followed].digest).followed += 1
             rate = self._begun if followed is None else self._continued
             rate.requests += 1
             _put(self._ends, chain[-1].digest, rate, self._max_links)
-            sightings = [self._sightings(link, now_s) for link in chain]
-            for at, (link, count) in enumerate(zip(chain, sightings, strict=True)):
-                again = followed is not None and at <= followed  # the same conversation, which is no second sighting
-                _put(self._seen, link.digest, (count if again else count + 1, now_s), self._max_links)
-            last = len(chain) - 2 if context_apart else len(chain) - 1
-            own = followed is not None
-        whole = Carried(chain[last].tokens if last >= 0 else 0, not context_apart, rate.share)
-        shared = (
-            Expected(Carried(link.tokens, times=min(max(0.0, count - own), _MOST_TIMES)), at)
-            for at, (link, count) in enumerate(zip(chain[:-1], sightings, strict=False))
-        )
-        return max(
-            (Expected(whole, max(last, 0)), *shared), key=lambda each: each.carried.prefix_tokens * each.carried.times
-        )
+            for at, link in enumerate(chain):
+                again = followed is not None and at <= followed
+                _put(self._seen, link.digest, (self._sightings(link, now_s) + (not again), now_s), self._max_links)
+
+    def _followed(self, chain: Sequence[Link]) -> int | None:
+        """The link that a request ended with which this one goes on; None where it begins."""
+        return next((at for at in range(len(chain) - 2, -1, -1) if chain[at].digest in self._ends), None)
 
     def _sightings(self, link: Link, now_s: float) -> float:
         """How often the prefix came in about the last minutes: a sighting counts half after so long."""
@@ -153,13 +165,12 @@ class PromptCaches:
 class _Rate:
     """Of one sort of request (a first one, or one that went on): how many came, and how many something followed."""
 
-    requests: int = 0
+    requests: int
     followed: int = 0
 
     @property
     def share(self) -> float:
-        # Two that nothing followed, to begin with: a single question is the common case.
-        return self.followed / (self.requests + 2)
+        return self.followed / self.requests
 
 
 Key = TypeVar("Key")

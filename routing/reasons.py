@@ -74,6 +74,11 @@ def nobody(refused: Sequence[tuple[Offer, str]], told: Sequence[str] = ()) -> No
     return NoOffer(f"no offer meets the request. {' | '.join(lists[:3])}{more}", lists)
 
 
+def refused(offer: Offer, why: str) -> dict[str, str]:
+    """An offer that no plan was made with, as a plan's JSON tells it."""
+    return {"provider": offer.provider, "model": offer.model, "processing": offer.processing, "why": why}
+
+
 def share(value: float, beside: float) -> str:
     """`value` with two decimals, or as many as it takes to tell it from the number that it is read beside."""
     for digits in range(2, 9):

@@ -19,6 +19,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """A context of which something was cut: its id, the digest of its whole text, and its tokens before and after."""
+
+    id: str
+    digest: str
+    tokens_before: int
+    tokens_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """A call of `trimtab_expand` that was answered: in which round, the digests of the contexts that it drew on, and the
+    tokens of what it was given."""
+
+    round: int
+    digests: tuple[str, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """One request's account. What is not known is None, never 0.
 
@@ -27,7 +47,8 @@ class Receipt:
     alone; input and output tokens the whole request, as estimated and as billed by the provider. `baseline_cost_usd` is
     the caller's own model at full context at the same moment. `prices_version` is that of the offer that answered.
     `notes` say what fell through, such as "ranking failed; the original payload was forwarded"; `stage_ms` holds
-    (stage, milliseconds) in the order they ran.
+    (stage, milliseconds) in the order they ran. `cut` lists what was cut, and `expansions` what of it the model asked to
+    see after all; what is billed counts every round of asking.
 
     When planning itself breaks, a receipt is built directly, with what is known.
     """
@@ -54,6 +75,8 @@ class Receipt:
     attempts: tuple[Attempt, ...] = ()
     notes: tuple[str, ...] = ()
     stage_ms: tuple[tuple[str, float], ...] = ()
+    cut: tuple[Cut, ...] = ()
+    expansions: tuple[Expansion, ...] = ()
 
     @property
     def saved_usd(self) -> Decimal | None:
@@ -88,6 +111,8 @@ class Receipt:
             "coverage_estimate": self.coverage_estimate,
             "prices_version": self.prices_version,
             "attempts": [asdict(attempt) for attempt in self.attempts],
+            "cut": [asdict(each) for each in self.cut],
+            "expansions": [asdict(each) for each in self.expansions],
             "notes": list(self.notes),
             "ms": dict(self.stage_ms),
         }

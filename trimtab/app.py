@@ -33,9 +33,10 @@ from trimtab import api_docs
 from trimtab.citations import resolved_events, resolved_message
 from trimtab.counting import counting
 from trimtab.errors import BadRequest, Problem, problem_of
-from trimtab.idempotency import KEY_HEADER, Replays
+from trimtab.idempotency import Replays
 from trimtab.options import CompressIn, checked
-from trimtab.pipeline import Prepared, Trimtab
+from trimtab.pipeline import Trimtab
+from trimtab.prepared import Prepared
 from trimtab.surfaces import COUNT_TOKENS, SURFACES, Surface
 
 Result = TypeVar("Result")
@@ -128,22 +129,23 @@ class Edge:
 
     async def _answer(self, request: Request, surface: Surface) -> Response:
         body = await self._body(request)
-        return await self._replays.answer(
-            request.headers, surface.path, body, lambda: self._made(request, body, surface)
-        )
+        headers = request.headers
+        made = self._replays.answer(headers, surface.path, body, lambda: self._made(headers, body, surface))
+        return await _unless_gone(request, made)
 
-    async def _made(self, request: Request, body: Mapping[str, Any], surface: Surface) -> tuple[Response, Reply | None]:
+    async def _made(
+        self, headers: Mapping[str, str], body: Mapping[str, Any], surface: Surface
+    ) -> tuple[Response, Reply | None]:
         if not isinstance(body.get("stream"), (bool, NoneType)):
             raise BadRequest("stream", "must be true or false")
         self._check_providers()
         prepared = await _in_thread(lambda: self._trimtab.prepare(body, api=surface.api))
         stream = bool(body.get("stream"))
         forwarded = self._trimtab.forward(
-            prepared, self._live_router(), stream=stream, headers=request.headers, tongue=surface.tongue
+            prepared, self._live_router(), stream=stream, headers=headers, tongue=surface.tongue
         )
         try:
-            # A client that can ask again for this answer may hang up meanwhile.
-            reply = await (forwarded if KEY_HEADER in request.headers else _unless_gone(request, forwarded))
+            reply = await forwarded
         except ProvidersFailed as error:
             return _failed(error, replace(prepared.receipt, attempts=error.attempts), surface.tongue), None
         if reply.chunks is not None:

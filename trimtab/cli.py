@@ -6,16 +6,14 @@ import importlib.util
 import subprocess
 import sys
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import track
 
-from compressor.labelled import BadQuestion, read_labelled
 from trimtab.commands.mcp import mcp
 from trimtab.commands.prices import prices
+from trimtab.commands.ranker import calibrate, train_ranker
 from trimtab.commands.whatif import whatif
 from trimtab.console import ConfigOption, FileArgument, JsonOption, err, fail, out, payload_of, read_text, told
 from trimtab.options import CompressIn, checked
@@ -107,27 +105,8 @@ def plan(file: FileArgument = "-", config: ConfigOption = None, as_json: JsonOpt
         out.print(plan_table(made["chosen"], made["runners_up"]))
 
 
-@app.command("train-ranker")
-def train_ranker(
-    files: Annotated[list[Path], typer.Argument(help="Labelled questions, JSONL, plain or gzipped (docs/ranker.md).")],
-    to: Annotated[Path, typer.Option("--out", help="Where to write the weights.")] = Path("ranker.npz"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Take at most this many questions of each file.")] = None,
-    config: ConfigOption = None,
-) -> None:
-    """Teach the ranking the habits of your own traffic; then set `ranker` in the settings to the file."""
-    from compressor.training import examples_of, train
-
-    with told():
-        ranker = Trimtab(config).ranker
-        try:
-            questions = [q for file in files for q in islice(read_labelled(file), limit)]
-            examples = list(track(examples_of(questions, ranker), "Encoding", len(questions), console=err))
-            train(examples).save(to)
-        except (BadQuestion, OSError, ValueError) as error:
-            fail(str(error))
-    err.print(f"{len(examples):,} questions -> {to}")
-
-
+app.command("train-ranker")(train_ranker)
+app.command()(calibrate)
 app.command()(prices)
 app.command()(mcp)
 app.command()(whatif)

@@ -12,7 +12,9 @@ from compressor.tokens import count_each, encoding_for_model
 from routing.offers import Offer
 from routing.wires import NATIVE
 from trimtab.errors import BadRequest
+from trimtab.options import read_options
 from trimtab.pipeline import Trimtab
+from trimtab.preferences import read_preferences
 from trimtab.request import fixed_tokens
 from trimtab.surfaces import COUNT_TOKENS
 
@@ -29,15 +31,19 @@ class Counting:
 def counting(trimtab: Trimtab, body: Mapping[str, Any]) -> Counting:
     """How to count `body`. Counted whole: what trimming will leave of it depends on the plan.
 
-    Raises BadRequest, BadPayload or UnknownModel.
+    Raises BadRequest, BadPayload, UnknownModel or NoOffer.
     """
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest("model", 'must name a model, such as "claude-sonnet-5"')
-    offers = trimtab.catalog.offers([model], datetime.now(UTC))
-    offers = tuple(each for each in offers if _counts(trimtab, each))
+    now = datetime.now(UTC)
+    wanted = read_preferences(
+        body, read_options(body), trimtab.catalog, lambda name: trimtab.catalog.offers([name], now)
+    )
+    admitted = wanted.admitted(trimtab.catalog, COUNT_TOKENS.tongue)
+    offers = tuple(each for each in admitted.offers if _counts(trimtab, each))
     payload, encoding = parse(COUNT_TOKENS.api, body), encoding_for_model(model)
-    sent = {name: value for name, value in body.items() if name != OPTIONS}
+    sent = {name: value for name, value in wanted.body.items() if name != OPTIONS}
     if offers:
         return Counting(sent, offers)
     contexts = count_each([source.text for source in payload.sources], encoding)

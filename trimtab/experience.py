@@ -29,11 +29,12 @@ class Experience:
         self.health = Health(clock=clock)
         self.history = History(history_file)
         self.caches = PromptCaches()
+        self._written = PromptCaches()  # what caches hold that keep only what is marked
 
     def forget(self) -> None:
         """Begin anew. Routers keep the same `health`, which forgets too."""
         self.health.forget()
-        self.history, self.caches = History(), PromptCaches()
+        self.history, self.caches, self._written = History(), PromptCaches(), PromptCaches()
 
     def standings(
         self,
@@ -63,12 +64,13 @@ class Experience:
         now_s: float,
     ) -> Standing:
         rules = self.rules(offer)
+        held = self._written if rules.marked else self.caches
         return replace(
             self.health.standing(offer, input_tokens),
             output_tokens=self.history.expected_output(offer.model, route, answers=answers),
             margin=self.history.margin(offer.model),
             quality=qualities.get(offer.model),
-            warm_tokens=self.caches.warm_tokens(called(offer), chain, rules, now_s),
+            warm_tokens=held.warm_tokens(called(offer), chain, rules, now_s),
             cache_minimum_tokens=rules.minimum_tokens,
             cache_marked=rules.marked,
         )
@@ -79,15 +81,20 @@ class Experience:
         return CacheRules() if provider is None else rules_of(provider.kind, offer.model)
 
     def warm(self, offers: Sequence[Offer], chain: Sequence[Link]) -> int:
-        """The most tokens of `chain` that any offer's cache is expected to hold."""
+        """The most tokens of `chain` that any offer has read lately. A cache that keeps only what is marked counts as if
+        all were: a prefix that changed with each turn would never be worth marking."""
         now_s = self._clock()
         return max(
             (self.caches.warm_tokens(called(each), chain, self.rules(each), now_s) for each in offers), default=0
         )
 
-    def came(self, chain: Sequence[Link], *, context_apart: bool) -> Expected:
-        """Note a request, and say what later ones are expected to repeat of it."""
-        return self.caches.came(chain, self._clock(), context_apart=context_apart)
+    def expected(self, chain: Sequence[Link], *, context_apart: bool) -> Expected:
+        """What later requests are expected to repeat of this one."""
+        return self.caches.expected(chain, self._clock(), context_apart=context_apart)
+
+    def came(self, chain: Sequence[Link]) -> None:
+        """Note a request that is sent."""
+        self.caches.came(chain, self._clock())
 
     def answered(
         self,
@@ -98,8 +105,14 @@ class Experience:
         estimated_tokens: int | None,
         usage: Usage | None,
         answers: int = 1,
+        marked_turn: int | None = None,
     ) -> None:
-        """Note an answer: its prefixes are warm there, and its bill says how long answers are and how we count."""
+        """Note an answer: its prefixes are warm there, and its bill says how long answers are and how we count.
+
+        `marked_turn` is the last message that bore a cache mark (-1: what stands before them did), None for no mark.
+        """
         self.caches.sent(called(offer), chain, self._clock())
+        if marked_turn is not None:
+            self._written.sent(called(offer), chain[marked_turn + 1 : marked_turn + 2], self._clock())
         if usage is not None:
             self.history.observed(offer, route, estimated_tokens, usage, answers)

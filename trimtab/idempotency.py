@@ -11,23 +11,19 @@ Requests under way are known to this process only; what is on disk outlives a re
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import hashlib
-import sqlite3
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import diskcache
 import orjson
 from starlette.responses import Response, StreamingResponse
 
-from retrieval.vectors import RawDisk
 from routing.replies import Reply
 from trimtab.errors import BadRequest
+from trimtab.private_store import PrivateStore, name_of
 
 KEY_HEADER: Final = "idempotency-key"
 KEPT_S: Final = 24 * 3600.0
@@ -39,10 +35,8 @@ WAIT_S: Final = 60.0
 """How long a second request waits for the first to begin its answer, before it is told to come back."""
 MAX_KEY_CHARACTERS: Final = 255
 
-_CREDENTIALS: Final = ("authorization", "x-api-key")
 _STALE: Final = ("content-length", "date", "retry-after", "server")
 _REPLAYED: Final = {"x-trimtab-replayed": "true"}
-_DISK_TROUBLE: Final = (sqlite3.Error, diskcache.Timeout, OSError)
 
 Make = Callable[[], Awaitable[tuple[Response, Reply | None]]]
 """Answers a request, and gives the provider's reply if there is one: how that ended says whether the answer is kept."""
@@ -63,7 +57,8 @@ class Replays:
         wait_s: float = WAIT_S,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
-        self._store = _Store(folder, lifetime_s)
+        self._store = PrivateStore(folder, SIZE_LIMIT_BYTES)
+        self._lifetime_s = lifetime_s
         self._wait_s = wait_s
         self._max_answer_bytes = max_answer_bytes
         self._running: dict[bytes, _Recording] = {}
@@ -122,7 +117,7 @@ class Replays:
         recording.end(ConnectionAbortedError("the server stops") if task.cancelled() else task.exception())
 
     async def _run(self, name: bytes, recording: _Recording, make: Make) -> None:
-        kept = await asyncio.to_thread(self._store.read, name)
+        kept = _unpacked(await asyncio.to_thread(self._store.read, name))
         if kept is not None:
             recording.replay(kept)
             return
@@ -138,7 +133,7 @@ class Replays:
         complete = reply is not None and bool(reply.attempts) and reply.attempts[-1].outcome == "ok"
         if complete and recording.size_bytes <= self._max_answer_bytes:
             # While it still counts as running: a retry finds it here until it can be found there.
-            await asyncio.to_thread(self._store.write, name, recording.kept())
+            await asyncio.to_thread(self._store.write, {name: _packed(recording.kept())}, self._lifetime_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,56 +217,22 @@ class _Recording:
         self._news = asyncio.Event()
 
 
-class _Store:
-    """Finished answers in one diskcache folder, under digests. Bytes alone are stored, and nothing is unpickled."""
+def _packed(kept: _Kept) -> bytes:
+    head = {"fingerprint": kept.fingerprint, "status": kept.status, "headers": kept.headers}
+    return orjson.dumps(head) + b"\n" + kept.content
 
-    def __init__(self, folder: Path, lifetime_s: float) -> None:
-        self._folder = folder
-        self._lifetime_s = lifetime_s
-        self._opened: diskcache.Cache | None = None
 
-    def _cache(self) -> diskcache.Cache:
-        """On first use: most servers never see a key. Raises one of _DISK_TROUBLE."""
-        if self._opened is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # answers are nobody else's to read
-            self._opened = diskcache.Cache(
-                str(self._folder),
-                disk=RawDisk,
-                size_limit=SIZE_LIMIT_BYTES,
-                eviction_policy="least-recently-stored",
-                timeout=5,
-            )
-        return self._opened
-
-    def read(self, name: bytes) -> _Kept | None:
-        try:
-            raw, checksum = self._cache().get(name, tag=True)
-        except _DISK_TROUBLE:
-            return None
-        if not isinstance(raw, bytes) or checksum != zlib.crc32(raw):
-            return None
-        head, _, content = raw.partition(b"\n")
-        return _Kept(**orjson.loads(head), content=content)
-
-    def write(self, name: bytes, kept: _Kept) -> None:
-        head = {"fingerprint": kept.fingerprint, "status": kept.status, "headers": kept.headers}
-        raw = orjson.dumps(head) + b"\n" + kept.content
-        with contextlib.suppress(*_DISK_TROUBLE):
-            self._cache().set(name, raw, expire=self._lifetime_s, tag=zlib.crc32(raw))
-
-    def close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
+def _unpacked(raw: bytes | None) -> _Kept | None:
+    if raw is None:
+        return None
+    head, _, content = raw.partition(b"\n")
+    return _Kept(**orjson.loads(head), content=content)
 
 
 def _name(key: str, headers: Mapping[str, str], path: str) -> bytes:
-    """What the answer is found by: a digest, since a credential must not be readable from a disk."""
     if not (0 < len(key) <= MAX_KEY_CHARACTERS and key.isprintable()):
         raise BadRequest("Idempotency-Key", f"must be a text of 1 to {MAX_KEY_CHARACTERS} characters, such as a UUID")
-    digest = hashlib.sha256()
-    for part in (*(headers.get(name, "") for name in _CREDENTIALS), path, key):
-        digest.update(len(part).to_bytes(8, "big") + part.encode("utf-8", "surrogatepass"))
-    return digest.digest()
+    return name_of(headers, path, key)
 
 
 def _fingerprint(body: Mapping[str, Any]) -> str:

@@ -6,13 +6,15 @@ that is silently ignored is worse than an error.
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from compressor import Source
 from trimtab.errors import BadRequest
@@ -52,39 +54,46 @@ Coverage = Annotated[
 _SPANS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
-def seconds_until(deadline: float | str, now: datetime) -> float:
+_SHAPES: Final = 'must be a number of seconds, a span such as "20m", or a moment such as "2026-11-24T18:00:00Z"'
+
+
+def seconds_until(deadline: object, now: datetime) -> float:
     """The seconds from `now` to a deadline: a number of seconds, a span such as "20m", or a moment as RFC 3339 has it.
 
-    Negative for a moment that has passed. Raises ValueError for another text.
+    Negative for a moment that has passed. Raises ValueError for anything else.
 
     >>> seconds_until("1.5h", datetime.now(UTC)), seconds_until(30, datetime.now(UTC))
     (5400.0, 30.0)
     """
-    if not isinstance(deadline, str):
-        return float(deadline)
-    span = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhd])\s*", deadline)
-    if span is not None:
-        return float(span[1]) * _SPANS[span[2]]
+    seconds = math.nan
+    if isinstance(deadline, str):
+        span = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhd])\s*", deadline)
+        seconds = _until_moment(deadline, now) if span is None else float(span[1]) * _SPANS[span[2]]
+    elif isinstance(deadline, (int, float)) and not isinstance(deadline, bool):
+        seconds = float(deadline) if abs(deadline) < sys.float_info.max else math.nan
+    if not math.isfinite(seconds):
+        raise ValueError(_SHAPES)
+    return seconds
+
+
+def _until_moment(text: str, now: datetime) -> float:
     try:
-        moment = datetime.fromisoformat(deadline)
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ValueError(
-            'must be a number of seconds, a span such as "20m", or a moment such as "2026-11-24T18:00:00Z"'
-        )
-    return (moment - now).total_seconds()
+        return math.nan
+    return math.nan if moment.tzinfo is None else (moment - now).total_seconds()
 
 
-def _a_deadline(deadline: float | str) -> float | str:
+def _a_deadline(deadline: object) -> object:
     if seconds_until(deadline, datetime.now(UTC)) <= 0:
         raise ValueError("has passed; give a later one")
     return deadline
 
 
+# Checked before its type, so that whatever is wrong with it is told in the same words, at the field's own name.
 Deadline = Annotated[
-    Annotated[float, Field(strict=True, allow_inf_nan=False)] | str,
-    AfterValidator(_a_deadline),
+    float | str,
+    BeforeValidator(_a_deadline),
     Field(description='How long the answer may take: seconds, a span such as "20m", or a moment as RFC 3339 has it.'),
 ]
 
@@ -116,6 +125,7 @@ class Options(_Size):
     `deadline` admits cheaper service classes that answer later. `wrong_answer_usd` is what a wrong answer costs you:
     with it, evidence and quality are weighed in dollars. `route` labels a kind of request, whose answers are alike in length.
     `allow`, `deny` and `order` name providers, `regions` where they may compute, `require` what they must promise.
+    `expand` offers the model a tool, answered here, that gives back what was cut.
     """
 
     contexts: Contexts | None = None
@@ -132,11 +142,13 @@ class Options(_Size):
     order: Names = []
     regions: Names = []
     require: Names = []
+    expand: Annotated[bool, Field(strict=True)] = False
 
     @property
     def deadline_s(self) -> float | None:
         """The seconds that are left for the answer; None where it is wanted at once."""
-        return None if self.deadline is None else seconds_until(self.deadline, datetime.now(UTC))
+        # it may pass between the check and now
+        return None if self.deadline is None else max(0.0, seconds_until(self.deadline, datetime.now(UTC)))
 
 
 class CompressIn(_Size):

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,46 +17,38 @@ from typing import Any
 import orjson
 
 from compressor import Kept, Ranker, Ranking
-from compressor.citations import Shown
 from compressor.fusion import Fusion, shipped_fusion
-from compressor.payload import OPTIONS, BadPayload, parse
+from compressor.payload import BadPayload, parse
 from compressor.prompts import CHAT, Api
-from compressor.ranking import whole
-from compressor.tokens import count_each, count_tokens, encoding_for_model
+from compressor.tokens import count_tokens, encoding_for_model
 from retrieval import CachedEncoder, Passage, SentenceTransformerEncoder
-from routing.abilities import Abilities
 from routing.attempts import RetryPolicy
 from routing.catalog import Catalog
 from routing.commitments import Drawdown
-from routing.costs import Carried
 from routing.errors import RoutingError
 from routing.forwarding import Router, Timeouts
-from routing.offers import Offer, Usage, price
+from routing.offers import Offer
 from routing.overlay import Overlay, overlay_with
-from routing.planner import Candidate, Needs, Plan
-from routing.policy import Admitted, Group, admitted
+from routing.planner import Plan
+from routing.policy import alone
 from routing.price_refresh import PriceRefresh
-from routing.prompt_cache import Link
 from routing.receipt import Receipt, opened, settled
 from routing.replies import Reply
 from routing.standing import Called, called
 from routing.tongues import CHAT as CHAT_TONGUE
 from routing.tongues import Tongue
-from trimtab.cache_marks import marked
+from trimtab.cache_marks import last_mark, marked
 from trimtab.conversations import Conversations, chain
 from trimtab.errors import BadRequest, BadSettings, TrimtabError
 from trimtab.experience import Experience
 from trimtab.options import CompressIn, Options, checked, read_options, sources_of
-from trimtab.preferences import Wanted, read_preferences
-from trimtab.request import EXPECTED_OUTPUT_TOKENS, Request, cap, fixed_tokens, max_output_tokens
+from trimtab.preferences import read_preferences
+from trimtab.prepared import WORTH_TRIMMING_TOKENS, Body, Prepared, needs_of, receipt_id, untouched
+from trimtab.request import EXPECTED_OUTPUT_TOKENS, Request, cap, fixed_tokens
 from trimtab.settings import Settings
 from trimtab.surfaces import tongue_of
 
 logger = logging.getLogger("trimtab")
-
-Body = Mapping[str, Any]
-
-WORTH_TRIMMING_TOKENS = 256  # below it a cut saves less than a hundredth of a cent: only an explicit budget is obeyed
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,29 +61,6 @@ class Compressed:
     coverage_estimate: float
     dropped: int
     ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request that is ready to be sent: the reduced body, who may answer it in what order, and the open receipt.
-
-    `shown` are the documents that were cut and may be cited, by number. `chain` is the body as prompt caches know it,
-    `marked` what goes in its place to an offer whose cache wants marks.
-    """
-
-    request: Request
-    body: Body
-    offers: tuple[Offer, ...]
-    baseline: Offer
-    plan: Plan
-    receipt: Receipt
-    shown: Mapping[int, Shown] = field(default_factory=dict)
-    chain: tuple[Link, ...] = ()
-    marked: Mapping[Called, Body] = field(default_factory=dict)
-
-    @property
-    def max_latency_ms(self) -> float | None:
-        return self.request.options.max_latency_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +211,7 @@ class Trimtab:
     ) -> Reply:
         """Send a prepared request, and get its answer, both in `tongue`. Raises TimeoutError if `max_latency_ms`,
         preparing included, passes before the first byte (whole, if not streaming)."""
+        self.experience.came(prepared.asked)
         limit_ms = prepared.max_latency_ms
         spent_ms = sum(ms for _, ms in prepared.receipt.stage_ms)
         async with asyncio.timeout(None if limit_ms is None else (limit_ms - spent_ms) / 1000):
@@ -262,10 +231,18 @@ class Trimtab:
 
     def learn(self, prepared: Prepared, reply: Reply) -> None:
         """Note what an answer taught, once it is over: what is warm where, what was billed, and what is used up."""
-        request, offer, usage = prepared.request, reply.offer, reply.usage
         if not 200 <= reply.status < 300:
             return
-        self.conversations.sent(request.api, request.asked, request.digests, prepared.body)
+        try:
+            self._note(prepared, reply)
+        except Exception as defect:  # noqa: BLE001 (the answer is there and is paid for: a defect of ours must not cost it)
+            logger.error("nothing was learned from an answer (%s)", type(defect).__name__)
+
+    def _note(self, prepared: Prepared, reply: Reply) -> None:
+        request, offer, usage = prepared.request, reply.offer, reply.usage
+        beside = request.payload.beside if request.context_apart else None
+        self.conversations.sent(request.api, request.asked, request.digests, prepared.body, beside)
+        sent = prepared.marked.get(called(offer), prepared.body)
         estimated = None if request.payload.images else prepared.receipt.input_tokens_estimated
         self.experience.answered(
             offer,
@@ -274,6 +251,7 @@ class Trimtab:
             estimated_tokens=estimated,
             usage=usage,
             answers=request.answers,
+            marked_turn=last_mark(request.api, sent) if self.experience.rules(offer).marked else None,
         )
         if usage is not None and prepared.receipt.at is not None:
             self.drawdown.bill(offer, usage, prepared.receipt.at)
@@ -290,12 +268,12 @@ class Trimtab:
         now = datetime.now(UTC)
         request = self._read(body, offers, api, now)
         try:
-            return self._trimmed(request, now)
+            return self._trimmed(self._resumed(request), now)
         except (TrimtabError, RoutingError, BadPayload):
             raise
-        except Exception as defect:  # noqa: BLE001 (the one broad except: a defect of ours must not cost an answer)
+        except Exception as defect:  # noqa: BLE001 (a defect of ours must not cost an answer)
             logger.error("trimming failed (%s); the original payload is forwarded", type(defect).__name__)
-            return self._untouched(
+            return untouched(
                 request, f"trimming failed ({type(defect).__name__}); the original payload was forwarded", now
             )
 
@@ -311,12 +289,12 @@ class Trimtab:
         )
         body = body if wanted is None else wanted.body
         payload = parse(api, body, contexts, options.query)
-        chosen = Admitted(offers[0], (Group(tuple(offers)),)) if wanted is None else self._admitted(wanted, api)
+        chosen = alone(offers) if wanted is None else wanted.admitted(self.catalog, tongue_of(api))
         digests = chain(api, body)
         request = Request(body, model, encoding, options, payload, chosen, digests, 0, fixed_tokens(payload, encoding))
         if contexts and not payload.query.strip():
             raise BadRequest("trimtab.query", "is missing, and no user message says what the contexts are needed for")
-        return self._resumed(request)
+        return request
 
     def _resumed(self, request: Request) -> Request:
         """The request with the turns that were sent before as they were sent, where a provider still holds them."""
@@ -324,7 +302,8 @@ class Trimtab:
         if not settled_turns or request.payload.cited:  # a citation must find the original of what was sent
             return request
         contexts = sources_of(request.options.contexts or ())
-        payload = parse(request.api, body, contexts, request.options.query, settled_turns)
+        # the question as the caller's own turns ask it: in a settled one, context is no longer told from question
+        payload = parse(request.api, body, contexts, request.payload.query, settled_turns)
         fixed = fixed_tokens(payload, request.encoding)
         resumed = replace(request, payload=payload, settled_turns=settled_turns, fixed_tokens=fixed)
         settled_chain = resumed.known_chain()[: settled_turns + 1]
@@ -338,21 +317,14 @@ class Trimtab:
         processing = ("sync",) if options.deadline_s is None else ("sync", "flex")
         return self.drawdown.quoted(self.catalog.offers([model], now, processing), EXPECTED_OUTPUT_TOKENS, now)
 
-    def _admitted(self, wanted: Wanted, api: Api) -> Admitted:
-        provider = self.catalog.provider
-        abilities = Abilities({name: each for name, each in wanted.body.items() if name != OPTIONS}, tongue_of(api))
-        return admitted(
-            wanted.groups, wanted.policy, provider, lambda each: abilities.lacking(provider(each.provider), each.model)
-        )
-
     def _trimmed(self, request: Request, now: datetime) -> Prepared:
         began = time.perf_counter()
         payload = request.payload
-        sources = payload.sources if payload.query.strip() else ()
-        ranking = self.ranker.rank(payload.query, sources, request.encoding)
+        ranking = self.ranker.rank(payload.query, payload.sources, request.encoding)
         ranked = time.perf_counter()
-        expected = self.experience.came(request.chain(), context_apart=request.context_apart)
-        needs = self._needs(request, ranking, expected.carried)
+        asked = request.chain()
+        expected = self.experience.expected(asked, context_apart=request.context_apart)
+        needs = needs_of(request, ranking, expected.carried, self.settings.min_coverage)
         standings = self.experience.standings(
             request.offers,
             request.known_chain(),
@@ -363,12 +335,12 @@ class Trimtab:
         chosen = request.admitted.plan(ranking, needs, standings)
         planned = time.perf_counter()
         trimmed = ranking.cut(chosen.chosen.budget_tokens)
-        kept = trimmed.contexts if sources else whole(payload.sources)
+        kept = trimmed.contexts
         body, shown = payload.rebuilt(kept), payload.shown(kept)
         cut = time.perf_counter()
         receipt = opened(
             chosen,
-            receipt_id=_receipt_id(),
+            receipt_id=receipt_id(),
             model_asked=request.model,
             baseline=request.admitted.baseline,
             tokens_before=trimmed.tokens_before,
@@ -387,6 +359,7 @@ class Trimtab:
             shown,
             request.sent_chain(body, kept),
             self._marked(request, body, chosen, expected.link - 1),
+            asked,
         )
 
     def _marked(self, request: Request, body: Mapping[str, Any], chosen: Plan, turn: int) -> Mapping[Called, Body]:
@@ -397,55 +370,8 @@ class Trimtab:
             or (candidate.cache_read_tokens and self.experience.rules(candidate.offer).marked)
         ):
             return {}
-        with_mark = marked(request.api, body, turn)
+        with_mark = marked(request.api, body, request.sent_turn(body, turn))
         return {} if with_mark is None else {called(candidate.offer): with_mark}
-
-    def _needs(self, request: Request, ranking: Ranking, carried: Carried) -> Needs:
-        options = request.options
-        most = cap(ranking.full_tokens, options.ratio, options.budget_tokens)
-        coverage = options.min_coverage
-        if most is None and coverage is None and options.wrong_answer_usd is None:
-            worth = ranking.full_tokens >= WORTH_TRIMMING_TOKENS
-            coverage = self.settings.min_coverage if worth else 1.0
-        fixed = sum(request.fixed_tokens.values())
-        if not ranking.sources:  # sources without a question are sent whole
-            fixed += sum(count_each([source.text for source in request.payload.sources], request.encoding))
-        longest = max_output_tokens(request.asked, request.answers)
-        return Needs(
-            fixed_tokens=fixed,
-            output_tokens=longest or EXPECTED_OUTPUT_TOKENS * request.answers,
-            max_output_tokens=longest,
-            budget_tokens=most,
-            min_coverage=coverage,
-            max_cost_usd=options.max_cost_usd,
-            wrong_answer_usd=options.wrong_answer_usd,
-            min_quality=options.min_quality,
-            max_latency_ms=options.max_latency_ms,
-            deadline_s=options.deadline_s,
-            carried=carried,
-        )
-
-    def _untouched(self, request: Request, note: str, now: datetime) -> Prepared:
-        first, payload = request.offers[0], request.payload
-        kept = whole(payload.sources)
-        context = sum(count_each([each.text for each in kept], request.encoding))
-        longest = max_output_tokens(request.asked, request.answers)
-        usage = Usage(sum(request.fixed_tokens.values()) + context, longest or EXPECTED_OUTPUT_TOKENS * request.answers)
-        cost = price(first, usage)
-        only = Candidate(first, context, usage.input_tokens, usage.output_tokens, cost, 1.0)
-        unplanned = Plan(only, first.prices_version)
-        receipt = opened(
-            unplanned,
-            receipt_id=_receipt_id(),
-            model_asked=request.model,
-            baseline=request.admitted.baseline,
-            tokens_before=context,
-            tokens_after=context,
-            at=now,
-        )
-        receipt = replace(receipt, notes=(note,))
-        offers = request.admitted.in_turn(request.offers)
-        return Prepared(request, payload.rebuilt(kept), offers, request.admitted.baseline, unplanned, receipt)
 
 
 def _answer(reply: Reply) -> Mapping[str, Any]:
@@ -474,7 +400,3 @@ def _overlay(file: Path | None) -> Overlay:
         return overlay_with(file)
     except ValueError as error:
         raise BadSettings(f"price_overlay: {error}") from None
-
-
-def _receipt_id() -> str:
-    return f"rcpt_{uuid.uuid4().hex}"

@@ -15,11 +15,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from compressor.payload import OPTIONS
+from routing.abilities import Abilities
 from routing.catalog import OPENROUTER_FIELDS, Catalog
 from routing.errors import UnknownModel
 from routing.limits import MaxPrice
 from routing.offers import Offer
-from routing.policy import Group, Policy, Sort
+from routing.policy import Admitted, Group, Policy, Sort, admitted
+from routing.tongues import Tongue
 from trimtab.errors import BadRequest
 from trimtab.options import Names, Options, checked
 
@@ -91,6 +94,16 @@ class Wanted:
     policy: Policy
     body: Body
 
+    def admitted(self, catalog: Catalog, tongue: Tongue) -> Admitted:
+        """Who of them may be asked what the body, in `tongue`, asks. Raises NoOffer where nobody may."""
+        abilities = Abilities({name: value for name, value in self.body.items() if name != OPTIONS}, tongue)
+        sellers = {provider.name: provider for provider in catalog.providers}
+
+        def unable(offer: Offer) -> str | None:
+            return abilities.lacking(sellers.get(offer.provider), offer.model)
+
+        return admitted(self.groups, self.policy, sellers.get, unable)
+
 
 def read_preferences(body: Body, options: Options, catalog: Catalog, sell: Sell) -> Wanted:
     """What the body's fields and `options` want. `sell(model)` gives a model's offers and raises UnknownModel.
@@ -117,8 +130,9 @@ def read_preferences(body: Body, options: Options, catalog: Catalog, sell: Sell)
     )
     relays = [each.name for each in catalog.providers if each.is_openrouter]
     relayed = [offer.provider in relays for offer in own]
-    if any(relayed) and sort is not None and isinstance(body.get("provider", {}), Mapping):
-        body = {**body, "provider": {"sort": sort, **body.get("provider", {})}}
+    given = body.get("provider") or {}
+    if any(relayed) and sort is not None and isinstance(given, Mapping):
+        body = {**body, "provider": {"sort": sort, **given}}
     group = Group(tuple(own), sort or "price")
     if any(relayed) and (all(relayed) or _only_known_there(body.get("provider"), catalog)):
         allow = tuple(name for name in relays if policy.allow is None or name in policy.allow)

@@ -67,8 +67,11 @@ class Request:
         return links(self.digests, self.fixed_tokens)
 
     def known_chain(self) -> tuple[Link, ...]:
-        """The request as it will be sent, as far as no cut can change it: up to the first message that holds a source."""
+        """The request as it will be sent, as far as no cut can change it: up to the first message that holds a source, and
+        to where contexts are written."""
         first = min((place.turn for place in self.payload.places if place is not None), default=self.payload.turns)
+        if self.context_apart:
+            first = min(first, self.payload.beside)
         return links(chain(self.api, self.payload.body), self.fixed_tokens)[: first + 1]
 
     def sent_chain(self, body: Mapping[str, Any], kept: Sequence[Kept]) -> tuple[Link, ...]:
@@ -78,12 +81,19 @@ class Request:
         for place, count in zip(self.payload.places, counts, strict=True):
             turn = APART if place is None else place.turn
             tokens[turn] = tokens.get(turn, 0) + count
-        apart = tokens.pop(APART, 0)
-        if apart and (turns := body.get(self.api.turns)):
-            at = self.payload.beside
-            tokens = {turn if turn < at else turn + 1: count for turn, count in tokens.items()} | {at: apart}
-            assert len(turns) >= at
+        beside = {self.payload.beside: tokens.pop(APART, 0)}
+        if self._writes_contexts(body):
+            tokens = beside | {self.sent_turn(body, turn): count for turn, count in tokens.items()}
         return links(chain(self.api, body), tokens)
+
+    def sent_turn(self, body: Mapping[str, Any], turn: int) -> int:
+        """The number that the caller's message `turn` has in `body`, as it is sent."""
+        return turn + 1 if self._writes_contexts(body) and turn >= self.payload.beside else turn
+
+    def _writes_contexts(self, body: Mapping[str, Any]) -> bool:
+        """Whether contexts stand in a message of their own in `body`: where none of them is kept, there is none."""
+        turns = body.get(self.api.turns)
+        return isinstance(turns, list) and len(turns) > self.payload.turns
 
 
 def links(digests: Digests, tokens: TurnTokens) -> tuple[Link, ...]:

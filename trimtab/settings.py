@@ -44,7 +44,8 @@ class Settings:
     `min_coverage`: the expected evidence to keep where a request asks for no budget. `marker` shows where something was
     left out. `max_body_bytes` is Anthropic's own limit for a request. The timeouts are those of `routing`'s `Timeouts`.
     `price_overlay`: a TOML file that corrects and adds prices. `refresh_prices_hours`: how often the price list is fetched
-    anew; None for never. `commitments`: capacity that is paid for already (docs/prices.md has all three).
+    anew; None for never. `keep_contexts_hours`: how long the originals of what was cut can be had back; 0 keeps none.
+    `commitments`: capacity that is paid for already (docs/prices.md has all three).
     """
 
     providers: tuple[Provider, ...] = ()
@@ -61,6 +62,7 @@ class Settings:
     idle_timeout_ms: float = 60_000.0
     total_timeout_ms: float = 600_000.0
     max_attempts: int = 5
+    keep_contexts_hours: float = 24.0
     price_overlay: Path | None = None
     refresh_prices_hours: float | None = None
     commitments: tuple[Commitment, ...] = ()
@@ -70,6 +72,7 @@ class Settings:
         _check(self.cache_size_bytes >= MIB, "cache_size_bytes", f"at least {MIB}")
         _check(self.max_body_bytes > 0, "max_body_bytes", "above 0")
         _check(self.max_attempts > 0, "max_attempts", "1 or more")
+        _check(0 <= self.keep_contexts_hours < float("inf"), "keep_contexts_hours", "0 or more")
         _check(self.refresh_prices_hours is None or self.refresh_prices_hours > 0, "refresh_prices_hours", "above 0")
         for each in fields(self):
             if each.name.endswith("_timeout_ms"):

@@ -13,6 +13,7 @@ import orjson
 
 from compressor import prompts
 from routing import tongues
+from trimtab.errors import BadRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,47 @@ COUNT_TOKENS: Final = Surface(
 
 SURFACES: Final = (CHAT, MESSAGES, RESPONSES, EMBEDDINGS)
 """Those that are prepared, forwarded and settled; tokens are only counted."""
+
+
+def surface_of(body: Mapping[str, Any], name: str | None = None) -> Surface:
+    """The surface that a body is a request of: the one called `name` ("chat", "messages", "responses", "embeddings"), else
+    the one whose shape it has. A conversation that both OpenAI and Anthropic could be asked counts as a chat.
+
+    Raises BadRequest for a name that is none, and for a body of no surface.
+
+    >>> surface_of({"messages": [{"role": "user", "content": "Hi."}], "system": "Be brief."}) is MESSAGES
+    True
+    """
+    if name is not None:
+        named = next((each for each in SURFACES if each.tongue.name == name), None)
+        if named is None:
+            names = ", ".join(each.tongue.name for each in SURFACES)
+            raise BadRequest("surface", f"is one of {names}, not {name[:40]!r}")
+        return named
+    if "messages" in body:
+        return MESSAGES if _is_anthropics(body) else CHAT
+    if "input" in body:
+        # An array of texts is no conversation, and a text alone may be either.
+        given = body["input"]
+        embeds = isinstance(given, list) and bool(given) and not any(isinstance(each, Mapping) for each in given)
+        return EMBEDDINGS if embeds else RESPONSES
+    raise BadRequest(None, "the body has neither messages nor input: send a request of a surface", "invalid_json")
+
+
+_ANTHROPICS: Final = ("tool_use", "tool_result", "document", "search_result", "thinking")
+
+
+def _is_anthropics(body: Mapping[str, Any]) -> bool:
+    """Whether a conversation says what only Anthropic's clients say."""
+    if any(name in body for name in ("system", "thinking", "stop_sequences", "cache_control", "output_config")):
+        return True
+    tools = body.get("tools")
+    if any(isinstance(tool, Mapping) and "input_schema" in tool for tool in (tools if isinstance(tools, list) else ())):
+        return True
+    messages = body["messages"] if isinstance(body["messages"], list) else []
+    contents = [each.get("content") for each in messages if isinstance(each, Mapping)]
+    blocks = [block for each in contents if isinstance(each, list) for block in each if isinstance(block, Mapping)]
+    return any(block.get("type") in _ANTHROPICS for block in blocks)
 
 
 def tongue_of(api: prompts.Api) -> tongues.Tongue:

@@ -148,7 +148,7 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 
 _NEEDS_A_CHOICE: Final = (
     *("candidates", "max_latency_ms", "deadline", "min_quality"),
-    *("allow", "deny", "order", "regions", "require"),
+    *("allow", "deny", "order", "regions", "require", "expand"),
 )
 _NEEDS_A_PRICE: Final = ("max_cost_usd", "wrong_answer_usd")
 

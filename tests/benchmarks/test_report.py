@@ -20,7 +20,7 @@ from benchmarks.questions import selfwritten
 from benchmarks.reader import f1, normalised, shortened, verdict
 from benchmarks.readme import NoMarkers, write_results
 from benchmarks.report import html_report
-from benchmarks.sections import Excerpt, Section, Table
+from benchmarks.sections import Excerpt, Section, Table, timeless
 from compressor import Source
 from compressor.tokens import count_each
 
@@ -171,7 +171,7 @@ def run(*arguments: str) -> Any:
 
 def test_the_command_writes_report_and_records(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    result = run("evidence", "agent", "--questions", "3", "--peers", "bm25-sentences,random", "--out", str(out))
+    result = run("evidence", "--questions", "3", "--peers", "bm25-sentences,random", "--out", str(out))
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert rows[0]["record"] == "run"
@@ -180,14 +180,46 @@ def test_the_command_writes_report_and_records(tmp_path: Path) -> None:
     assert {"torch", "numpy", "tiktoken"} <= set(rows[0]["versions"])
     digests = {row["name"]: row["digest"] for row in rows if row["record"] == "dataset"}
     assert set(digests) == {"selfwritten", "stdlib-docstrings"}
-    assert any(row["record"] == "not built" and row["suite"] == "agent" for row in rows)
     assert "Evidence kept" in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["evidence", "--data", "nothing.jsonl"], ["evidence", "--questions", "0"]]
+    ("arguments", "said"),
+    [
+        (["nonsense"], "there is no suite 'nonsense'"),
+        (["evidence", "--data", "nothing.jsonl"], "there is no such file, and no public set of that name"),
+        (["evidence", "--questions", "0"], "--questions"),
+        (["evidence", "--peers", "trimtab,nobody"], "there is no peer 'nobody'"),
+    ],
 )
-def test_what_cannot_be_run_is_refused_before_anything_runs(arguments: list[str]) -> None:
+def test_what_cannot_be_run_is_refused_before_anything_runs(arguments: list[str], said: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("│", " ").split())
     assert "Traceback" not in result.output
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    return timeless([json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()])
+
+
+def test_two_runs_of_one_seed_agree_to_the_digit_on_everything_but_time(tmp_path: Path) -> None:
+    suites = ("evidence", "plan")
+    for out in ("a", "b"):
+        arguments = ("--quick", "--questions", "2", "--peers", "trimtab,random", "--out", str(tmp_path / out))
+        assert run(*suites, *arguments).exit_code == 0
+    first, second = records(tmp_path / "a"), records(tmp_path / "b")
+    assert first == second
+    assert {row["suite"] for row in first[1:]} == set(suites)
+
+
+def test_own_traffic_is_measured(tmp_path: Path) -> None:
+    row = {
+        "query": "How large may an upload be?",
+        "contexts": [{"text": f"An upload may be {n} GB. " + "It is stored in one place. " * 20} for n in range(3)],
+        "evidence": [{"context": 1, "text": "An upload may be 1 GB."}],
+    }
+    (tmp_path / "mine.jsonl").write_text(json.dumps(row))
+    arguments = ("--data", str(tmp_path / "mine.jsonl"), "--peers", "bm25-sentences", "--out", str(tmp_path / "out"))
+    assert run("evidence", *arguments).exit_code == 0
+    assert {row["dataset"] for row in records(tmp_path / "out") if row["record"] == "outcome"} == {"mine"}

@@ -103,8 +103,8 @@ def test_each_rule_by_itself(policy: Policy, left: list[str], refused: dict[str,
     assert {each.provider: why for each, why in found.refused} == refused
     made = found.plan(Whole(), NEEDS)
     assert asked(made) == left  # prices are equal, so what is left is the order
-    told = made.to_dict().get("refused", [])
-    assert [each["why"] for each in told] == list(refused.values())  # type: ignore[index, union-attr]
+    told: Any = made.to_dict().get("refused", [])
+    assert [each["why"] for each in told] == list(refused.values())
 
 
 def test_where_nobody_is_left_each_reason_is_told() -> None:

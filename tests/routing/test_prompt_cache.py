@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from routing.prompt_cache import CacheRules, Link, PromptCaches, rules_of
+from routing.prompt_cache import CacheRules, Expected, Link, PromptCaches, rules_of
 
 HERE, THERE = ("openai", "m", "sync"), ("other", "m", "sync")
 RULES = CacheRules(1_000, lifetime_s=300.0)
@@ -13,6 +13,14 @@ RULES = CacheRules(1_000, lifetime_s=300.0)
 def chain(*names: str, tokens: int = 1_000) -> list[Link]:
     """A request of so many messages of equal length; equal beginnings give equal links."""
     return [Link("/".join(names[: at + 1]).encode(), tokens * (at + 1)) for at in range(len(names))]
+
+
+def came(caches: PromptCaches, chain: list[Link], now_s: float, **more: bool) -> Expected:
+    """What is expected of a request that is sent then."""
+    expected = caches.expected(chain, now_s, **more)
+    assert caches.expected(chain, now_s, **more) == expected  # to ask is to send nothing
+    caches.came(chain, now_s)
+    return expected
 
 
 def test_the_longest_prefix_that_was_sent_is_warm_there_and_nowhere_else() -> None:
@@ -43,7 +51,7 @@ def test_what_is_shorter_than_the_cache_takes_is_never_warm() -> None:
 
 def test_a_single_question_is_not_expected_to_come_back() -> None:
     caches = PromptCaches()
-    assert all(caches.came(chain(f"q{n}"), float(n)).carried.times == 0 for n in range(50))
+    assert all(came(caches, chain(f"q{n}"), float(n)).carried.times == 0 for n in range(50))
 
 
 def test_conversations_that_go_on_teach_that_the_next_one_will() -> None:
@@ -52,7 +60,7 @@ def test_conversations_that_go_on_teach_that_the_next_one_will() -> None:
         words = ["sys"]
         for turn in range(5):
             words += [f"u{talk}.{turn}"]
-            carried = caches.came(chain(*words), talk * 1_000.0 + turn).carried
+            carried = came(caches, chain(*words), talk * 1_000.0 + turn).carried
             words += [f"a{talk}.{turn}"]
     assert carried.with_context
     assert carried.prefix_tokens == 10_000
@@ -62,10 +70,10 @@ def test_conversations_that_go_on_teach_that_the_next_one_will() -> None:
 def test_a_shared_beginning_is_expected_as_often_as_it_came() -> None:
     caches = PromptCaches()
     for number in range(10):
-        carried, link = caches.came(chain("sys", f"q{number}"), float(number))
+        carried, link = came(caches, chain("sys", f"q{number}"), float(number))
     assert (carried.prefix_tokens, carried.with_context, link) == (1_000, False, 0)
     assert carried.times == pytest.approx(9, rel=0.05)
-    assert caches.came(chain("sys", "much later"), 100_000.0).carried.times < 0.01
+    assert came(caches, chain("sys", "much later"), 100_000.0).carried.times < 0.01
 
 
 def test_a_context_that_stands_apart_ends_what_is_repeated_before_it() -> None:
@@ -73,18 +81,18 @@ def test_a_context_that_stands_apart_ends_what_is_repeated_before_it() -> None:
     words = ["sys"]
     for turn in range(6):
         words += [f"u{turn}"]
-        carried = caches.came(chain(*words), float(turn), context_apart=True).carried
+        carried = came(caches, chain(*words), float(turn), context_apart=True).carried
         words += [f"a{turn}"]
     assert not carried.with_context
     assert carried.prefix_tokens == 1_000 * (len(words) - 2)
-    assert caches.came(chain("only"), 0.0, context_apart=True).carried.prefix_tokens == 0
+    assert came(caches, chain("only"), 0.0, context_apart=True).carried.prefix_tokens == 0
 
 
 def test_the_memory_is_bounded() -> None:
     caches = PromptCaches(max_links=10)
     for number in range(100):
         caches.sent(HERE, chain(f"q{number}"), float(number))
-        caches.came(chain(f"q{number}"), float(number))
+        came(caches, chain(f"q{number}"), float(number))
     assert caches.warm_tokens(HERE, chain("q0"), RULES, 99.0) == 0
     assert caches.warm_tokens(HERE, chain("q99"), RULES, 99.0) == 1_000
 

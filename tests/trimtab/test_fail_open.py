@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from compressor.tokens import count_tokens
+from routing import policy
 from tests.loopback import LoopbackProvider, echo
 from tests.trimtab.asking import CONTEXTS, QUESTION, chat, documents, provider, serving, without_receipt_event
 from trimtab import Trimtab, pipeline
@@ -38,7 +39,7 @@ def broken(*_: object, **__: object) -> Any:
 
 BREAKS = {
     "the ranker": ("compressor.Ranker.rank",),
-    "the planner": ("trimtab.pipeline.plan",),
+    "the planner": ("routing.policy.plan",),
     "the cut": ("compressor.Ranking.cut",),
     "the curve": ("compressor.Ranking.coverage",),
 }
@@ -81,7 +82,7 @@ def test_context_in_the_messages_goes_as_it_came(edge: Edge, monkeypatch: pytest
 
 
 def test_a_plan_without_a_planner_is_the_whole_payload(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "plan", broken)
+    monkeypatch.setattr(policy, "plan", broken)
     answer = edge.client.post("/v1/plan", json=BODY)
     assert answer.status_code == 200
     assert answer.json()["chosen"]["coverage_estimate"] == 1.0

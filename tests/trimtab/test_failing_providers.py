@@ -59,7 +59,7 @@ def module_three() -> Iterator[Three]:
 
 @pytest.fixture
 def three(module_three: Three) -> Iterator[Three]:
-    module_three.pipeline.health.forget()
+    module_three.pipeline.experience.health.forget()
     yield module_three
     assert not module_three.a._script, "a step that no request took"
     assert not module_three.b._script

@@ -13,7 +13,7 @@ from compressor import Ranker
 from routing.catalog import Provider
 from tests.loopback import LoopbackProvider, bad_request, status
 from tests.loopback_tongues import ANTHROPIC
-from tests.trimtab.asking import chat, provider, serving
+from tests.trimtab.asking import KEY, KEY_ENV, chat, provider, serving, serving_of
 from trimtab import Trimtab
 from trimtab.errors import BadRequest
 
@@ -24,6 +24,7 @@ DEAR = {"input_mtok": "4", "output_mtok": "8"}
 class Two(NamedTuple):
     """`cheap` and `dear` both serve m; `cheap` serves small too."""
 
+    trimtab: Trimtab
     http: httpx.Client
     client: openai.OpenAI
     cheap: LoopbackProvider
@@ -48,20 +49,22 @@ class Two(NamedTuple):
 
 @pytest.fixture(scope="module")
 def module_two() -> Iterator[Two]:
-    with (
-        LoopbackProvider() as cheap,
-        LoopbackProvider() as dear,
-        serving(
+    with LoopbackProvider() as cheap, LoopbackProvider() as dear:
+        sellers = [
             provider("cheap", cheap, "m", "small", prices=CHEAP, region="us"),
             provider("dear", dear, "m", prices=DEAR, region="eu", data_policy=["zdr"], tags=["hipaa"]),
-        ) as http,
-        openai.OpenAI(api_key="any", base_url=f"{http.base_url}/v1", max_retries=0) as client,
-    ):
-        yield Two(http, client, cheap, dear)
+        ]
+        trimtab = Trimtab(providers=sellers)
+        with (
+            serving_of(trimtab) as http,
+            openai.OpenAI(api_key="any", base_url=f"{http.base_url}/v1", max_retries=0) as client,
+        ):
+            yield Two(trimtab, http, client, cheap, dear)
 
 
 @pytest.fixture
 def two(module_two: Two) -> Two:
+    module_two.trimtab.experience.health.forget()
     module_two.cheap.requests.clear()
     module_two.dear.requests.clear()
     return module_two
@@ -198,6 +201,26 @@ def test_an_offer_that_would_lose_a_parameter_is_not_planned_with() -> None:
         answer = http.post("/v1/chat/completions", json=chat(n=2)).json()
         assert [each["outcome"] for each in answer["trimtab"]["attempts"]] == ["ok"]
         assert http.post("/v1/plan", json=chat()).json()["chosen"]["provider"] == "converting"
+
+
+def test_tokens_are_counted_by_nobody_who_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_ENV, KEY)
+    with LoopbackProvider(tongue=ANTHROPIC) as counting, LoopbackProvider() as other:
+        sellers = [
+            provider("counting", counting, prices=CHEAP, api_key_env=KEY_ENV),
+            provider("other", other, prices=DEAR),
+        ]
+        with serving(*sellers) as http:
+            for extra, asked in (
+                ({}, 1),
+                ({"trimtab": {"deny": ["counting"]}}, 0),
+                ({"provider": {"only": ["other"]}}, 0),
+            ):
+                counting.requests.clear()
+                answer = http.post("/v1/messages/count_tokens", json={**chat(), **extra})
+                assert answer.json()["input_tokens"] > 0, answer.text
+                assert len(counting.requests) == asked
+                assert all("provider" not in each.json for each in counting.requests)
 
 
 class Mixed(NamedTuple):

@@ -1,0 +1,68 @@
+"""`trimtab train-ranker` and `trimtab calibrate`: the ranking and its promise, made your own traffic's."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import track
+
+from compressor.labelled import BadQuestion, Labelled, read_labelled
+from trimtab.console import ConfigOption, err, fail, told
+from trimtab.pipeline import Trimtab
+
+Files = Annotated[list[Path], typer.Argument(help="Labelled questions, JSONL, plain or gzipped (docs/ranker.md).")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Take at most this many questions of each file.")]
+
+
+def train_ranker(
+    files: Files,
+    to: Annotated[Path, typer.Option("--out", help="Where to write the weights.")] = Path("ranker.npz"),
+    limit: Limit = None,
+    config: ConfigOption = None,
+) -> None:
+    """Teach the ranking the habits of your own traffic; then set `ranker` in the settings to the file."""
+    from compressor.training import examples_of, train
+
+    with told():
+        ranker = Trimtab(config).ranker
+        questions = _questions(files, limit)
+        try:
+            examples = list(track(examples_of(questions, ranker), "Encoding", len(questions), console=err))
+            train(examples).save(to)
+        except (OSError, ValueError) as error:
+            fail(str(error))
+    err.print(f"{len(examples):,} questions -> {to}")
+
+
+def calibrate(
+    files: Files,
+    to: Annotated[Path, typer.Option("--out", help="Where to write the calibration.")] = Path("calibration.npz"),
+    limit: Limit = None,
+    config: ConfigOption = None,
+) -> None:
+    """Make `min_coverage` a promise about your own traffic; then set `calibration` in the settings to the file.
+
+    The questions must not be those that the ranking was trained on, or it promises more than it keeps.
+    """
+    from compressor.calibrating import calibrated
+
+    with told():
+        ranker = Trimtab(config).ranker
+        questions = _questions(files, limit)
+        try:
+            asked = track(questions, "Cutting", len(questions), console=err)
+            calibration = calibrated(asked, lambda each: ranker.judged(each.query, each.sources))
+            calibration.save(to)
+        except (OSError, ValueError) as error:
+            fail(str(error))
+    err.print(f"{len(calibration.kind):,} questions of {len(calibration.kinds)} kinds -> {to}")
+
+
+def _questions(files: list[Path], limit: int | None) -> list[Labelled]:
+    try:
+        return [question for file in files for question in islice(read_labelled(file), limit)]
+    except (BadQuestion, OSError) as error:
+        fail(str(error))
