@@ -1,15 +1,16 @@
 """The difficulty router on scored prompts it has not seen: other prompts of its tasks, other tasks, and other models.
 
-Arms. "half": trained on one half of every file, measured on the other, both ways round. "task left out": the tasks are
-dealt into ten groups, and each group is predicted by what the other nine teach; a file that names no tasks has ten groups
-of like prompts (k-means over the vectors) in their place. "first day": trained only on files with other models, so that
-of these nothing is known but a price. Beside them the length of the prompt, its nearest neighbours' scores, and somebody
-who knows the task's name.
+Arms. "half": trained on one half of every file, measured on the other, both ways round, for five halvings whose figures
+are averaged. "models unknown": the same weights, told nothing of the models but their prices. "task left out": the tasks
+are dealt into ten groups, and each group is predicted by what the other nine teach; a file that names no tasks has ten
+groups of like prompts (k-means over the vectors) in their place. "all unknown": trained only on files with other models,
+which are also other tasks, and told nothing but prices. Beside them the length of the prompt, its nearest neighbours'
+scores, and somebody who knows the task's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +22,15 @@ from benchmarks.routing_curves import Numbers
 from benchmarks.sections import Progress, Section
 from compressor.tokens import count_each
 from retrieval import CachedEncoder, Encoder, SentenceTransformerEncoder
-from routing.difficulty import Difficulty, Rows
-from routing.difficulty_training import train
+from routing.difficulty import Difficulty, Rows, sigmoid
 from trimtab.prompt_features import NAMES, columns
 from trimtab.prompt_features import rows as rows_of
+from trimtab.router_training import set_weights, trained
 from trimtab.scored import Scored, read_scored, score_table
 
 FOLDS = 10
+HALVINGS = 5
+QUICK_HALVINGS = 2
 NEIGHBOURS = 40
 BATCH = 256
 QUICK_PROMPTS = 1_000
@@ -76,25 +79,32 @@ def run(files: Sequence[Path], seed: int, quick: bool, folder: Path, progress: P
         return Section("router", "Router", notes=(f"Skipped: {why}.",), records=(record,))
     encoder = CachedEncoder(SentenceTransformerEncoder(), folder / "vectors")
     read = [_read(file, encoder, seed, quick, progress) for file in files]
-    return measured(read, columns(encoder), seed, progress)
+    return measured(read, columns(encoder), seed, QUICK_HALVINGS if quick else HALVINGS, progress)
 
 
-def measured(files: Sequence[ScoredFile], columns_: str, seed: int, progress: Progress) -> Section:
+def measured(files: Sequence[ScoredFile], columns_: str, seed: int, halvings: int, progress: Progress) -> Section:
     """The section of files that are read and encoded."""
     rng = np.random.default_rng(seed)
-    halves = [np.asarray(rng.permutation(len(file.rows)) % 2, np.intp) for file in files]
-    arms = {
-        "half": _crossed(files, halves, columns_, progress),
-        "task left out": _crossed(files, [file.folds for file in files], columns_, progress),
-        "first day": [_first_day(file, files, columns_) for file in files],
-    }
+    dealt = [[np.asarray(rng.permutation(len(file.rows)) % 2, np.intp) for file in files] for _ in range(halvings)]
+    step = progress("training", 2 * halvings + FOLDS)
+    halves = [_crossed(files, halving, columns_, step) for halving in dealt]
+    left_out = _crossed(files, [file.folds for file in files], columns_, step).known
     pairs, pools = [], []
     for at, file in enumerate(files):
-        own = tuple(Arm(name, each[at]) for name, each in arms.items() if np.isfinite(each[at]).all())
+        runs = {
+            "half": [each.known[at] for each in halves],
+            "models unknown": [each.unknown[at] for each in halves],
+            "task left out": [left_out[at]],
+            "all unknown": [_all_unknown(file, files, columns_)],
+        }
+        arms = tuple(
+            Arm(name, tuple(each)) for name, each in runs.items() if all(np.isfinite(run).all() for run in each)
+        )
+        mine = tuple(halving[at] for halving in dealt)
         if len(file.models) == 2:
-            pairs.append(Pair(file.name, file.models, file.scores, own, _baselines(file, halves[at])))
+            pairs.append(Pair(file.name, file.models, file.scores, arms, _baselines(file, mine)))
         elif (costs := _costs(file)) is not None:
-            pools.append(Pool(file.name, file.models, file.scores, own, costs, halves[at]))
+            pools.append(Pool(file.name, file.models, file.scores, arms, costs, mine))
     return section(pairs, pools, tuple(file.name for file in files if not file.names_tasks), seed)
 
 
@@ -136,45 +146,59 @@ def _alike(rows: Rows, seed: int) -> NDArray[np.intp]:
     return np.asarray(found, np.intp)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chances:
+    """Of each file, shape (prompts, models); NaN where nothing can be said. `unknown`: told only what the models cost."""
+
+    known: tuple[Numbers, ...]
+    unknown: tuple[Numbers, ...]
+
+
 def _crossed(
-    files: Sequence[ScoredFile], folds: Sequence[NDArray[np.intp]], columns_: str, progress: Progress
-) -> list[Numbers]:
-    """Each fold's chances by what the other folds of all files teach; NaN where they teach nothing of a model."""
-    chances = [np.full(file.scores.shape, np.nan) for file in files]
-    numbers = sorted({int(number) for each in folds for number in each})
-    step = progress(f"training, {len(numbers)} folds", len(numbers))
-    for number in numbers:
+    files: Sequence[ScoredFile], folds: Sequence[NDArray[np.intp]], columns_: str, step: Callable[[], None]
+) -> _Chances:
+    """Each fold's chances by what the other folds of all files teach."""
+    found = _Chances(
+        tuple(np.full(file.scores.shape, np.nan) for file in files),
+        tuple(np.full(file.scores.shape, np.nan) for file in files),
+    )
+    for number in sorted({int(number) for each in folds for number in each}):
         weights = _taught(files, [each != number for each in folds], columns_)
-        for file, fold, own in zip(files, folds, chances, strict=True):
-            told = [at for at, model in enumerate(file.models) if model in weights.models]
+        for file, fold, known, unknown in zip(files, folds, found.known, found.unknown, strict=True):
             tested = fold == number
+            told = [at for at, model in enumerate(file.models) if model in weights.models]
             if told and tested.any():
-                known = [weights.models.index(file.models[at]) for at in told]
-                own[np.ix_(tested, told)] = weights.chances(file.rows[tested])[:, known]
+                places = [weights.models.index(file.models[at]) for at in told]
+                known[np.ix_(tested, told)] = weights.chances(file.rows[tested])[:, places]
+            unknown[tested] = _by_price(file, tested, weights)
         step()
-    return chances
+    return found
 
 
 def _taught(files: Sequence[ScoredFile], kept: Sequence[NDArray[np.bool_]], columns_: str) -> Difficulty:
-    """Weights of the `kept` prompts of every file. A model whose scores there are all the same is left out."""
-    prompts = [
-        each for file, keep in zip(files, kept, strict=True) for each, k in zip(file.prompts, keep, strict=True) if k
-    ]
+    """Weights of the `kept` prompts of every file."""
+    prompts = [p for file, keep in zip(files, kept, strict=True) for p, k in zip(file.prompts, keep, strict=True) if k]
     rows = np.concatenate([file.rows[keep] for file, keep in zip(files, kept, strict=True)])
-    models, scores = score_table(prompts)
-    useful = [at for at in range(len(models)) if len(np.unique(scores[np.isfinite(scores[:, at]), at])) > 1]
-    return train(rows, scores[:, useful], [models[at] for at in useful], columns_)
+    return trained(prompts, rows, set_weights([int(keep.sum()) for keep in kept]), columns_)
 
 
-def _first_day(file: ScoredFile, files: Sequence[ScoredFile], columns_: str) -> Numbers:
-    """Chances of models of which only the price is known, by what other models found hard; NaN without such a file."""
-    others = [each for each in files if not set(each.models) & set(file.models)]
+def _by_price(file: ScoredFile, tested: NDArray[np.bool_], weights: Difficulty) -> Numbers:
+    """Chances of the file's models where only their prices are known; NaN where those are not."""
     prices = _prices(file)
-    if not others or prices is None:
+    if prices is None:
+        return np.full((int(tested.sum()), len(file.models)), np.nan)
+    nameless = {f"unknown:{model}": price for model, price in prices.items()}  # a name that training has not seen
+    strengths = np.array(list(weights.strengths(tuple(nameless), prices_usd=nameless).values()))
+    return sigmoid(strengths - weights.difficulty(file.rows[tested])[:, None])
+
+
+def _all_unknown(file: ScoredFile, files: Sequence[ScoredFile], columns_: str) -> Numbers:
+    """Chances by what other models found hard elsewhere; NaN without a file of other models."""
+    others = [each for each in files if not set(each.models) & set(file.models)]
+    if not others:
         return np.full(file.scores.shape, np.nan)
     weights = _taught(others, [np.ones(len(each.rows), np.bool_) for each in others], columns_)
-    judged = (weights.qualities(row, file.models, prices_usd=prices) for row in file.rows)
-    return np.array([[each[model] for model in file.models] for each in judged])
+    return _by_price(file, np.ones(len(file.rows), np.bool_), weights)
 
 
 def _prices(file: ScoredFile) -> dict[str, float] | None:
@@ -192,20 +216,41 @@ def _costs(file: ScoredFile) -> Numbers | None:
     return np.asarray(tokens[:, None] * np.array([prices[model] for model in file.models]) / 1e6)
 
 
-def _baselines(file: ScoredFile, half: NDArray[np.intp]) -> dict[str, Numbers]:
-    """What the dearer model is expected to add to each prompt, by simpler means."""
+def _baselines(file: ScoredFile, halves: Sequence[NDArray[np.intp]]) -> dict[str, tuple[Numbers, ...]]:
+    """What the better model is expected to add to each prompt, by simpler means; once for every halving."""
+    length = np.array([len(each.prompt) for each in file.prompts], np.float64)
     weak, strong = np.argsort(file.scores.mean(axis=0))
     gains = file.scores[:, strong] - file.scores[:, weak]
-    vectors = file.rows[:, : -len(NAMES)]
-    near, named = np.zeros(len(gains)), np.zeros(len(gains))
+    return {
+        "length": (length,),
+        "nearest neighbours": tuple(_crossed_gains(half, gains, file, _of_neighbours) for half in halves),
+        "task's name": tuple(_crossed_gains(half, gains, file, _of_task) for half in halves),
+    }
+
+
+def _crossed_gains(
+    half: NDArray[np.intp],
+    gains: Numbers,
+    file: ScoredFile,
+    told: Callable[[ScoredFile, Numbers, NDArray[np.bool_]], Numbers],
+) -> Numbers:
+    found = np.zeros(len(gains))
     for tested in (half == 0, half == 1):
-        order = np.argsort(-(vectors[tested] @ vectors[~tested].T), axis=1)[:, :NEIGHBOURS]
-        near[tested] = gains[~tested][order].mean(axis=1)
-        tasks = np.array([each.task for each in file.prompts])
-        overall = gains[~tested].mean()
-        for task in set(tasks[tested]):
-            seen = gains[~tested & (tasks == task)]
-            drawn = (seen.sum() + LEAST_OF_A_TASK * overall) / (len(seen) + LEAST_OF_A_TASK)
-            named[tested & (tasks == task)] = drawn
-    length = np.array([len(each.prompt) for each in file.prompts], np.float64)
-    return {"length": length, "nearest neighbours": near, "task's name": named}
+        found[tested] = told(file, gains, tested)
+    return found
+
+
+def _of_neighbours(file: ScoredFile, gains: Numbers, tested: NDArray[np.bool_]) -> Numbers:
+    vectors = file.rows[:, : -len(NAMES)]
+    nearest = np.argsort(-(vectors[tested] @ vectors[~tested].T), axis=1)[:, :NEIGHBOURS]
+    return np.asarray(gains[~tested][nearest].mean(axis=1))
+
+
+def _of_task(file: ScoredFile, gains: Numbers, tested: NDArray[np.bool_]) -> Numbers:
+    tasks = np.array([each.task for each in file.prompts])
+    overall = gains[~tested].mean()
+    means = {}
+    for task in set(tasks):
+        seen = gains[~tested & (tasks == task)]
+        means[task] = (seen.sum() + LEAST_OF_A_TASK * overall) / (len(seen) + LEAST_OF_A_TASK)
+    return np.array([means[task] for task in tasks[tested]])

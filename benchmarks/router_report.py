@@ -19,10 +19,10 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """The chances, shape (prompts, models), that a router gave without having seen the prompts."""
+    """The chances, shape (prompts, models), that a router gave without having seen the prompts; once for every halving."""
 
     name: str
-    chances: Numbers
+    runs: tuple[Numbers, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Pair:
     models: tuple[str, ...]
     scores: Numbers
     arms: tuple[Arm, ...]
-    baselines: Mapping[str, Numbers]
+    baselines: Mapping[str, tuple[Numbers, ...]]
 
     @property
     def order(self) -> tuple[int, int]:
@@ -41,24 +41,24 @@ class Pair:
         weak, strong = np.argsort(self.scores.mean(axis=0))
         return int(weak), int(strong)
 
-    def gains(self) -> Iterator[tuple[str, Numbers]]:
+    def gains(self) -> Iterator[tuple[str, tuple[Numbers, ...]]]:
         """Every router, ours first, and what it expects the strong model to add to each prompt."""
         weak, strong = self.order
         for arm in self.arms:
-            yield f"trimtab, {arm.name}", arm.chances[:, strong] - arm.chances[:, weak]
+            yield f"trimtab, {arm.name}", tuple(run[:, strong] - run[:, weak] for run in arm.runs)
         yield from self.baselines.items()
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A file with more than two models, and the dollars of each prompt at each. `half` deals the prompts into two."""
+    """A file with more than two models, and the dollars of each prompt at each. `halves` deal them into two."""
 
     name: str
     models: tuple[str, ...]
     scores: Numbers
     arms: tuple[Arm, ...]
     costs: Numbers
-    half: NDArray[np.intp]
+    halves: tuple[NDArray[np.intp], ...]
 
 
 def section(pairs: Sequence[Pair], pools: Sequence[Pool], unnamed: Sequence[str], seed: int) -> Section:
@@ -132,11 +132,11 @@ def _confusion(pair: Pair) -> Table:
     }
     rows = []
     for name, gains in pair.gains():
-        to_strong = np.zeros(len(gains), np.bool_)
-        to_strong[np.argsort(-gains, kind="stable")[: len(gains) // 2]] = True
+        to_strong = np.zeros(len(right), np.bool_)
+        to_strong[np.argsort(-gains[0], kind="stable")[: len(right) // 2]] = True
         for where, sent in (("weak", ~to_strong), ("strong", to_strong)):
             rows.append((name, where, *(f"{int((sent & kind).sum()):,}" for kind in kinds.values())))
-    note = "Prompts by who answers them right; half of them are sent to each model."
+    note = "Prompts by who answers them right; half of them are sent to each model. Of the first halving."
     return Table(f"{pair.name}: confusion", ("router", "sent to", *kinds), tuple(rows), note, wide=True)
 
 
@@ -148,7 +148,7 @@ def _costed(pool: Pool, seed: int) -> tuple[Table, Plot, list[Record]]:
     for arm in pool.arms:
         points = []
         for budget in BUDGETS:
-            score, cost = _bought(pool, arm.chances, budget * whole_usd)
+            score, cost = _bought(pool, arm, budget * whole_usd)
             difference = mean_with_interval(score - pool.scores[:, best], seed)
             share = cost.mean() / whole_usd
             verdict = "yes" if difference.low >= 0 else "no" if difference.high < 0 else "as good"
@@ -187,14 +187,19 @@ def _costed(pool: Pool, seed: int) -> tuple[Table, Plot, list[Record]]:
     return table, plot, records
 
 
-def _bought(pool: Pool, chances: Numbers, most_usd: float) -> tuple[Numbers, Numbers]:
-    """Each prompt's score and cost where a prompt may cost `most_usd` on average."""
-    picked = np.zeros(len(chances), np.intp)
-    for tested in (pool.half == 0, pool.half == 1):
-        worth = worth_within(chances[~tested], pool.costs[~tested], most_usd)
-        picked[tested] = chosen(chances[tested], pool.costs[tested], worth)
-    every = np.arange(len(picked))
-    return pool.scores[every, picked], pool.costs[every, picked]
+def _bought(pool: Pool, arm: Arm, most_usd: float) -> tuple[Numbers, Numbers]:
+    """Each prompt's score and cost, averaged over the halvings, where a prompt may cost `most_usd` on average."""
+    every = np.arange(len(pool.scores))
+    scores, costs = np.zeros(len(every)), np.zeros(len(every))
+    for number, half in enumerate(pool.halves):
+        chances = arm.runs[number % len(arm.runs)]
+        picked = np.zeros(len(every), np.intp)
+        for tested in (half == 0, half == 1):
+            worth = worth_within(chances[~tested], pool.costs[~tested], most_usd)
+            picked[tested] = chosen(chances[tested], pool.costs[tested], worth)
+        scores += pool.scores[every, picked] / len(pool.halves)
+        costs += pool.costs[every, picked] / len(pool.halves)
+    return scores, costs
 
 
 def _calibrated(files: Sequence[Pair | Pool]) -> tuple[Table, Table, Plot, list[Record]]:
@@ -204,8 +209,9 @@ def _calibrated(files: Sequence[Pair | Pool]) -> tuple[Table, Table, Plot, list[
     records: list[Record] = []
     for file in files:
         for arm in file.arms:
-            bins, error = calibration(arm.chances.ravel(), file.scores.ravel())
-            predicted, observed = float(arm.chances.mean()), float(file.scores.mean())
+            chances = np.concatenate([run.ravel() for run in arm.runs])
+            bins, error = calibration(chances, np.tile(file.scores.ravel(), len(arm.runs)))
+            predicted, observed = float(chances.mean()), float(file.scores.mean())
             rows.append((file.name, arm.name, f"{error:.3f}", f"{predicted:.3f}", f"{observed:.3f}"))
             series.append(
                 Series(f"{file.name}, {arm.name}", tuple(b.predicted for b in bins), tuple(b.observed for b in bins))

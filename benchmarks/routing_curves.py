@@ -8,7 +8,7 @@ calls with a PGR of a half (random: 50 %).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,19 +30,27 @@ class Recovered:
     pgr: tuple[float, ...]
 
 
-def recovered(gains: Numbers, weak: Numbers, strong: Numbers, seed: int) -> Recovered:
-    """Prompts go to the strong model in the order of `gains`, what it is expected to add; ties in an order of chance."""
+def recovered(runs: Sequence[Numbers], weak: Numbers, strong: Numbers, seed: int) -> Recovered:
+    """Prompts go to the strong model in the order of what it is expected to add, ties in an order of chance.
+
+    Each of `runs` is one router's expectations, shape (prompts,); the figures are means over the runs.
+    """
     rng = np.random.default_rng(seed)
-    order = np.lexsort((rng.random(len(gains)), -gains))
-    added = (strong - weak)[order]
-    apgr, cpt50 = _figures(added, np.ones(len(added)))
-    draws = [_figures(added, weights) for weights in _resamples(len(added), rng)]
+    orders = [np.lexsort((rng.random(len(gains)), -gains)) for gains in runs]
+    added = strong - weak
+
+    def figures(weights: Numbers) -> Numbers:
+        return np.mean([_figures(added[order], weights[order]) for order in orders], axis=0)
+
+    whole = np.ones(len(added))
+    apgr, cpt50 = figures(whole)
+    draws = [figures(weights) for weights in _resamples(len(added), rng)]
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    curve, shares = _curve(added, np.ones(len(added)))
+    curves = [np.interp(SHARES, shares, pgr) for pgr, shares in (_curve(added[order], whole) for order in orders)]
     return Recovered(
-        Estimate(apgr, float(low[0]), float(high[0]), len(added)),
-        Estimate(cpt50, float(low[1]), float(high[1]), len(added)),
-        tuple(float(value) for value in np.interp(SHARES, shares, curve)),
+        Estimate(float(apgr), float(low[0]), float(high[0]), len(added)),
+        Estimate(float(cpt50), float(low[1]), float(high[1]), len(added)),
+        tuple(float(value) for value in np.mean(curves, axis=0)),
     )
 
 

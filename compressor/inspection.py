@@ -50,7 +50,6 @@ _OWN_WORDS: Final = "the user's words"
 _OUTPUT: Final = "short tool output"
 _BETWEEN: Final = "beside a context"
 _FIELDS: Final = "every other field"
-_NO_QUESTION: Final = "no question"
 
 PROTECTED: Final = (
     Row(_SYSTEM, "system and developer messages, `system`, `instructions`", "all but the stuff prompts above"),
@@ -60,7 +59,6 @@ PROTECTED: Final = (
     Row(_BETWEEN, "tool and system messages", "the words before, between and after contexts"),
     Row(_CACHED, "everywhere", "all up to the last `cache_control` or `prompt_cache_breakpoint` of yours"),
     Row(_GIVEN_APART, "messages", f"all of them, where `{GIVEN}` is there"),
-    Row(_NO_QUESTION, "everywhere", "every context, where nothing says what it is needed for"),
     Row(
         _FIELDS, "everywhere", "tools, tool calls, titles, images, files, output formats, and fields that nobody knows"
     ),
@@ -139,7 +137,7 @@ def _given(payload: Payload) -> Iterator[tuple[Span, str]]:
     for number, (source, place) in enumerate(zip(payload.sources, payload.places, strict=True)):
         if place is None:
             block = Block(0, len(source.text), 0, len(source.text), source.title, GIVEN)
-            yield _span(f"{GIVEN}.{number}", None, "context", block, _why_cut(payload, GIVEN)), source.text
+            yield _span(f"{GIVEN}.{number}", None, "context", block), source.text
 
 
 def _pieces(payload: Payload) -> Iterator[tuple[Span, str]]:
@@ -153,8 +151,7 @@ def _pieces(payload: Payload) -> Iterator[tuple[Span, str]]:
         for place in places.get(text.path, ()) if text.path else ():
             block = place.block
             yield from _protected(payload, number, role, position, block.outer_start, inside=True)
-            why = _why_cut(payload, block.form)
-            yield _span(_dotted(text.path), text.turn, role, block, why), text.text[block.start : block.end]
+            yield _span(_dotted(text.path), text.turn, role, block), text.text[block.start : block.end]
             position = block.outer_end
         yield from _protected(payload, number, role, position, len(text.text), inside=position > 0)
 
@@ -188,14 +185,9 @@ def _why_kept(payload: Payload, number: int, *, inside: bool) -> str:
     return _GIVEN_APART if None in payload.places else _OUTPUT
 
 
-def _why_cut(payload: Payload, form: str) -> str:
-    return form if payload.query.strip() else _NO_QUESTION
-
-
-def _span(path: str, turn: int | None, role: str, block: Block, why: str) -> Span:
-    trimmable = why != _NO_QUESTION
-    reason = f"recognised as {block.form}" if trimmable else _explained(why)
-    return Span(path, turn, role, block.start, block.end, 0, trimmable, block.form, block.title, reason)
+def _span(path: str, turn: int | None, role: str, block: Block) -> Span:
+    reason = f"recognised as {block.form}"
+    return Span(path, turn, role, block.start, block.end, 0, True, block.form, block.title, reason)
 
 
 def _explained(name: str) -> str:

@@ -75,24 +75,45 @@ class Difficulty:
     ) -> dict[str, float]:
         """The chance, 0 to 1, that each of `models` answers the prompt of `row`, shape (width,), well.
 
-        A model's strength is what `shares` says (the share of ordinary prompts that it answers well, above 0 and below
-        1); else what training found; else a guess from its price, among `prices_usd` in one unit for all of `models`: the
-        dearest is taken to be as strong as the strongest of training, and the others weaker by STRENGTH_PER_TENFOLD.
-        One that has no price either is taken to be as weak as a guess can make it.
+        A model that was not seen in training has no taste; `strengths` says how strong it is taken to be.
         A name is known with or without what stands before its last slash.
         """
         x = self.standardised(row[None])[0]
         difficulty = float(x @ self.hardness)
-        guessed = self._guessed(models, prices_usd or {})
         qualities = {}
+        for model, strength in self.strengths(models, shares, prices_usd).items():
+            at = self.known(model)
+            taste = 0.0 if at is None else float(self.taste[at] @ x)
+            qualities[model] = float(sigmoid(strength + taste - difficulty))
+        return qualities
+
+    def strengths(
+        self,
+        models: Sequence[str],
+        shares: Mapping[str, float] | None = None,
+        prices_usd: Mapping[str, float] | None = None,
+    ) -> dict[str, float]:
+        """How strong each of `models` is taken to be, in log-odds.
+
+        It is what `shares` says (the share of ordinary prompts that it answers well, above 0 and below 1); else what
+        training found; else a guess from its price, `prices_usd` being in one unit for all of `models`: the dearest is
+        taken to be as strong as the strongest of training, and the others weaker by STRENGTH_PER_TENFOLD. One that has no
+        price is taken to be as weak as a guess can make it.
+        """
+        prices = prices_usd or {}
+        dearest = max((prices.get(model, 0.0) for model in models), default=0.0)
+        strengths = {}
         for model in models:
             at = self.known(model)
-            strength = guessed[model] if at is None else float(self.strength[at])
             if shares and model in shares:
-                strength = self.strength_of(shares[model])
-            taste = 0.0 if at is None else float(self.taste[at] @ x)
-            qualities[model] = float(sigmoid(np.float64(strength + taste - difficulty)))
-        return qualities
+                strengths[model] = self.strength_of(shares[model])
+            elif at is not None:
+                strengths[model] = float(self.strength[at])
+            else:
+                price = prices.get(model, 0.0)
+                tenfolds = min(math.log10(dearest / price), MOST_TENFOLDS) if price > 0 else MOST_TENFOLDS
+                strengths[model] = float(self.strength.max()) - STRENGTH_PER_TENFOLD * tenfolds
+        return strengths
 
     def known(self, model: str) -> int | None:
         """Where `model` stands in `models`; None if training has not seen it."""
@@ -116,16 +137,6 @@ class Difficulty:
             middle = (low + high) / 2
             low, high = (middle, high) if self.share_of(middle) < share else (low, middle)
         return (low + high) / 2
-
-    def _guessed(self, models: Sequence[str], prices_usd: Mapping[str, float]) -> dict[str, float]:
-        dearest = max((prices_usd.get(model, 0.0) for model in models), default=0.0)
-        strongest = float(self.strength.max())
-        guessed = {}
-        for model in models:
-            price = prices_usd.get(model, 0.0)
-            tenfolds = math.log10(dearest / price) if price > 0 else MOST_TENFOLDS
-            guessed[model] = strongest - STRENGTH_PER_TENFOLD * min(tenfolds, MOST_TENFOLDS)
-        return guessed
 
     def save(self, file: Path) -> None:
         """Write as `.npz`, the same bytes for the same weights."""

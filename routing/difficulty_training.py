@@ -11,22 +11,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from routing.difficulty import LIMIT, Difficulty, Numbers, Rows, sigmoid
 
-SHARED_PENALTY = 500.0
-OWN_PENALTY = 1_000.0
-STEPS = 150
+SHARED_PENALTY = 2_500.0
+OWN_PENALTY = 3_500.0
+STEPS = 100
 LEAST_PROMPTS = 20
 ORDINARY = 201
 
 
-def train(rows: Rows, scores: NDArray[np.float64], models: Sequence[str], columns: str) -> Difficulty:
+def train(
+    rows: Rows,
+    scores: Numbers,
+    models: Sequence[str],
+    columns: str,
+    doubt: Numbers,
+    weights: Numbers | None = None,
+) -> Difficulty:
     """Weights for `rows`, shape (prompts, width), and `scores`, shape (prompts, models), 0 to 1 and NaN where not known.
 
-    Raises ValueError where there is too little to learn from: fewer than LEAST_PROMPTS prompts, or a model without both
-    a better and a worse score.
+    `doubt`, shape (width,), is how hard each column's part is held back, beside the penalties; `weights`, shape (prompts,),
+    is what each prompt counts. Raises ValueError where there is too little to learn from: fewer than LEAST_PROMPTS
+    prompts, or a model whose scores are all the same.
     """
     known = ~np.isnan(scores)
     if len(rows) < LEAST_PROMPTS:
@@ -37,7 +44,8 @@ def train(rows: Rows, scores: NDArray[np.float64], models: Sequence[str], column
     centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     spread = np.maximum(rows.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
     x = np.clip((rows - centre) / spread, -LIMIT, LIMIT).astype(np.float64)
-    shared, own, strength = _fitted(x, np.where(known, scores, 0.0), known.astype(np.float64))
+    counts = known * (np.ones(len(rows)) if weights is None else weights)[:, None]
+    shared, own, strength = _fitted(x, np.where(known, scores, 0.0), counts, doubt)
     difficulties = np.quantile(-(x @ shared), np.linspace(0, 1, ORDINARY))
     return Difficulty(
         columns,
@@ -51,7 +59,7 @@ def train(rows: Rows, scores: NDArray[np.float64], models: Sequence[str], column
     )
 
 
-def _fitted(x: Numbers, scores: Numbers, weight: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+def _fitted(x: Numbers, scores: Numbers, counts: Numbers, doubt: Numbers) -> tuple[Numbers, Numbers, Numbers]:
     """The shared part (width,), every model's own (width, models), and the strengths (models,)."""
     from scipy.optimize import minimize
     from threadpoolctl import threadpool_limits
@@ -64,16 +72,12 @@ def _fitted(x: Numbers, scores: Numbers, weight: Numbers) -> tuple[Numbers, Numb
     def loss(flat: Numbers) -> tuple[float, Numbers]:
         shared, own, strength = parts(flat)
         log_odds = x @ (shared[:, None] + own) + strength
-        likelihood = (weight * (np.logaddexp(0, log_odds) - scores * log_odds)).sum()
-        penalty = SHARED_PENALTY * (shared @ shared) / 2 + OWN_PENALTY * (own * own).sum() / 2
-        missed = weight * (sigmoid(log_odds) - scores)
+        unlikelihood = (counts * (np.logaddexp(0, log_odds) - scores * log_odds)).sum()
+        held, own_held = SHARED_PENALTY * doubt * shared, OWN_PENALTY * doubt[:, None] * own
+        missed = counts * (sigmoid(log_odds) - scores)
         slope = x.T @ missed
-        gradient = (
-            slope.sum(axis=1) + SHARED_PENALTY * shared,
-            (slope + OWN_PENALTY * own).ravel(),
-            missed.sum(axis=0),
-        )
-        return float(likelihood + penalty), np.concatenate(gradient)
+        gradient = (slope.sum(axis=1) + held, (slope + own_held).ravel(), missed.sum(axis=0))
+        return float(unlikelihood + (held @ shared + (own_held * own).sum()) / 2), np.concatenate(gradient)
 
     start = np.zeros(width + width * count + count)
     with threadpool_limits(1):  # sums depend on how many threads made them

@@ -76,6 +76,8 @@ _MESSAGES: Final = {"type": "array", "minItems": 1, "items": {"type": "object", 
 _ITEMS: Final = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}
 _TEXTS: Final = {"oneOf": [{"type": "string"}, {"type": "array"}]}
 
+_INSPECTED: Final = ("ChatCompletionRequest", "MessageRequest", "ResponseRequest", "EmbeddingRequest")
+
 _REQUESTS: Final = {
     "ChatCompletionRequest": _request(
         "OpenAI's chat completion request.", _CHAT_EXAMPLE, ["messages"], messages=_MESSAGES, stream=_STREAM
@@ -108,6 +110,11 @@ _REQUESTS: Final = {
 
 def _schemas() -> dict[str, Any]:
     schemas: dict[str, Any] = dict(_REQUESTS)
+    schemas["InspectRequest"] = {
+        "description": "A request of any surface.",
+        "anyOf": [{"$ref": _REF.format(model=each)} for each in _INSPECTED],
+        "examples": [_CHAT_EXAMPLE, _MESSAGE_EXAMPLE, _RESPONSE_EXAMPLE],
+    }
     for model in (CompressIn, Options):
         schema = model.model_json_schema(ref_template=_REF)
         schemas |= schema.pop("$defs", {})
@@ -122,7 +129,18 @@ def _body(schema: str) -> dict[str, Any]:
 
 SCHEMAS: Final = _schemas()
 
-BODIES: Final = {
+EXTRAS: Final = {
+    "/v1/inspect": {
+        **_body("InspectRequest"),
+        "parameters": [
+            {
+                "name": "surface",
+                "in": "query",
+                "description": "Which surface the request is one of, where its shape does not say.",
+                "schema": {"type": "string", "enum": [each.tongue.name for each in SURFACES]},
+            }
+        ],
+    },
     "/v1/compress": _body("CompressIn"),
     "/v1/plan": _body("ChatCompletionRequest"),
     **{each.path: _body(each.schema) for each in (*SURFACES, COUNT_TOKENS)},

@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 
 from routing.catalog import Listing
+from routing.chat_answer import to_bytes
 from routing.errors import ProvidersFailed
 from routing.forwarding import Reply, Router
 from routing.receipt import Receipt
@@ -31,9 +32,11 @@ from routing.tongues import CHAT as CHAT_TONGUE
 from routing.tongues import Tongue, error_bytes
 from trimtab import api_docs
 from trimtab.citations import resolved_events, resolved_message
+from trimtab.contexts import Contexts
 from trimtab.counting import counting
 from trimtab.errors import BadRequest, Problem, problem_of
 from trimtab.idempotency import Replays
+from trimtab.inspecting import inspected
 from trimtab.options import CompressIn, checked
 from trimtab.pipeline import Trimtab
 from trimtab.prepared import Prepared
@@ -50,10 +53,14 @@ _CLIENT_GONE: Final = 499
 def create_app(trimtab: Trimtab) -> FastAPI:
     """The ASGI app over one `Trimtab`. The encoder loads in the background; `/readyz` says when it is there."""
     edge = Edge(trimtab)
-    app = FastAPI(title="trimtab", version=api_docs.VERSION, summary=api_docs.SUMMARY, lifespan=edge.lifespan)
+    # No pages of documentation: FastAPI's load their scripts from another host, and this server may have no network.
+    pages: dict[str, Any] = {"docs_url": None, "redoc_url": None}
+    app = FastAPI(title="trimtab", version=api_docs.VERSION, summary=api_docs.SUMMARY, lifespan=edge.lifespan, **pages)
     routes: tuple[tuple[str, str, Callable[..., Awaitable[Response]], str], ...] = (
         ("/v1/compress", "POST", edge.compress, "Trim contexts to a budget"),
         ("/v1/plan", "POST", edge.plan, "What a chat completion would cost, and what else was considered (dry run)"),
+        ("/v1/inspect", "POST", edge.inspect, "What of a request is context, what is protected, and why"),
+        ("/v1/contexts/{digest}", "GET", edge.context, "The original of a context that was cut"),
         *((each.path, "POST", edge.answering(each), each.summary) for each in SURFACES),
         (COUNT_TOKENS.path, "POST", edge.count_tokens, COUNT_TOKENS.summary),
         ("/v1/models", "GET", edge.models, "The models that the configured providers serve"),
@@ -69,7 +76,7 @@ def create_app(trimtab: Trimtab) -> FastAPI:
             name=summary,
             summary=summary,
             response_model=None,
-            openapi_extra=api_docs.BODIES.get(path),
+            openapi_extra=api_docs.EXTRAS.get(path),
         )
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _defect)
@@ -83,11 +90,20 @@ class Edge:
     def __init__(self, trimtab: Trimtab) -> None:
         self._trimtab = trimtab
         self._router: Router | None = None
-        self._replays = Replays(trimtab.settings.cache_dir / "answers")
+        settings = trimtab.settings
+        self._replays = Replays(settings.cache_dir / "answers")
+        self._contexts = Contexts(settings.cache_dir / "contexts", settings.keep_contexts_hours)
+        self._keeping: set[asyncio.Task[None]] = set()
         self._state = "loading"
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        with self._trimtab.running():
+            async with self._serving():
+                yield
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
         async with self._trimtab.router() as self._router:
             # Not in a task group: an encoder that cannot be loaded must cost the trimming and not the server.
             warming = asyncio.create_task(anyio.to_thread.run_sync(self._trimtab.warm_up, abandon_on_cancel=True))
@@ -95,6 +111,8 @@ class Edge:
             yield
             warming.cancel()
             await self._replays.aclose()
+            await asyncio.gather(*self._keeping, return_exceptions=True)
+            self._contexts.close()
 
     def _warmed(self, warming: asyncio.Task[None]) -> None:
         if warming.cancelled():
@@ -119,6 +137,27 @@ class Edge:
 
         return await _answered(answer)
 
+    async def inspect(self, request: Request) -> Response:
+        async def answer() -> Response:
+            body, surface = await self._body(request), request.query_params.get("surface")
+            return _json((await _in_thread(lambda: inspected(body, surface))).to_dict())
+
+        return await _answered(answer)
+
+    async def context(self, request: Request, digest: str) -> Response:
+        found = await _in_thread(lambda: self._contexts.find(request.headers, digest))
+        if found is None:
+            reason = f"no context of yours is kept under the digest {digest[:64]!r}; a receipt's cut lists them"
+            return _problem(Problem(404, reason, "invalid_request_error", "digest", "context_not_found"))
+        return Response(to_bytes(found), media_type="application/json")
+
+    def _keep(self, headers: Mapping[str, str], prepared: Prepared) -> asyncio.Task[None]:
+        """Keep what was cut, beside the provider's work. To be awaited before the caller is told of it."""
+        task = asyncio.create_task(_in_thread(lambda: self._contexts.keep(headers, prepared.originals)))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+        return task
+
     def answering(self, surface: Surface) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint of a surface."""
 
@@ -140,6 +179,7 @@ class Edge:
             raise BadRequest("stream", "must be true or false")
         self._check_providers()
         prepared = await _in_thread(lambda: self._trimtab.prepare(body, api=surface.api))
+        kept = self._keep(headers, prepared) if prepared.originals else None
         stream = bool(body.get("stream"))
         forwarded = self._trimtab.forward(
             prepared, self._live_router(), stream=stream, headers=headers, tongue=surface.tongue
@@ -148,6 +188,8 @@ class Edge:
             reply = await forwarded
         except ProvidersFailed as error:
             return _failed(error, replace(prepared.receipt, attempts=error.attempts), surface.tongue), None
+        if kept is not None:
+            await asyncio.shield(kept)  # a client that hangs up must not take it along
         if reply.chunks is not None:
             return self._streamed(body, prepared, reply, surface), reply
         receipt = self._trimtab.settle(prepared, reply)

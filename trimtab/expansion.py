@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from compressor import Ranker
 from compressor.payload import parse
 from compressor.prompts import Path
 from compressor.segments import Source
@@ -69,15 +70,32 @@ class Expandable:
     names: frozenset[str]
 
 
-def expandables(
-    request: Request, body: Mapping[str, Any], originals: Sequence[Original], tongue: Tongue
-) -> tuple[Expandable, ...]:
-    """What of `body`, which is about to be sent, is less than the caller's own: this request's `originals`, and what was
-    cut from turns that are sent as they were sent before.
+def expander_of(
+    request: Request, body: Mapping[str, Any], originals: Sequence[Original], ranker: Ranker, tongue: Tongue
+) -> tuple[Expander | None, tuple[str, ...]]:
+    """What answers the model's calls for what was cut, and notes for the receipt: nothing and none where the caller asks
+    for no expansion, or nothing was cut. `tongue` is that of `body`.
 
     Raises BadRequest for a request that cannot be expanded.
     """
+    if not request.options.expand:
+        return None, ()
     _check(request, tongue)
+    texts = expandables(request, body, originals)
+    if not texts:
+        return None, ()
+    if _forbidden(request.asked):
+        return None, (f"{NAME} was not offered: tool_choice leaves no room for it",)
+
+    def search(query: str, sources: Sequence[Source], budget_tokens: int) -> Sequence[str]:
+        return [each.text for each in ranker.rank(query, sources, request.encoding).cut(budget_tokens).contexts]
+
+    return Expander(texts, request.payload.query, request.encoding, search), ()
+
+
+def expandables(request: Request, body: Mapping[str, Any], originals: Sequence[Original]) -> tuple[Expandable, ...]:
+    """What of `body`, which is about to be sent, is less than the caller's own: this request's `originals`, and what was
+    cut from turns that are sent as they were sent before."""
     found = [_expandable(request.asked, each.source) for each in originals]
     if request.settled_turns and not request.context_apart:
         found = [*_settled(request, body), *found]
@@ -104,7 +122,7 @@ def _tool_name(tool: object) -> object:
     return function.get("name") if isinstance(function, Mapping) else tool.get("name")
 
 
-def forbidden(body: Mapping[str, Any]) -> bool:
+def _forbidden(body: Mapping[str, Any]) -> bool:
     """Whether the caller's `tool_choice` leaves no room for a tool of ours: none may be called, or only some."""
     choice = body.get("tool_choice")
     kind = choice.get("type") if isinstance(choice, Mapping) else choice

@@ -5,6 +5,7 @@ Health, history and prompt caches live in `routing` and know no text; here a req
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,9 +18,20 @@ from routing.offers import Offer, Usage
 from routing.prompt_cache import CacheRules, Expected, Link, PromptCaches, rules_of
 from routing.standing import Called, Standing, called
 
+logger = logging.getLogger("trimtab")
+
+
+def _history(file: Path | None) -> History:
+    try:
+        return History(file)
+    except (OSError, ValueError) as error:
+        logger.warning("the history of bills cannot be read, and is begun anew (%s)", error)
+        return History()
+
 
 class Experience:
-    """One for a process; safe to share between threads. `history_file` keeps bills over a restart."""
+    """One for a process; safe to share between threads. `history_file` keeps bills over a restart; one that cannot be
+    read is begun anew."""
 
     def __init__(
         self, catalog: Catalog, history_file: Path | None = None, clock: Callable[[], float] = time.monotonic
@@ -27,7 +39,7 @@ class Experience:
         self._catalog = catalog
         self._clock = clock
         self.health = Health(clock=clock)
-        self.history = History(history_file)
+        self.history = _history(history_file)
         self.caches = PromptCaches()
         self._written = PromptCaches()  # what caches hold that keep only what is marked
 
@@ -35,6 +47,13 @@ class Experience:
         """Begin anew. Routers keep the same `health`, which forgets too."""
         self.health.forget()
         self.history, self.caches, self._written = History(), PromptCaches(), PromptCaches()
+
+    def save(self) -> None:
+        """Write the history, where it has a file. A disk that refuses it costs the memory and nothing else."""
+        try:
+            self.history.save()
+        except OSError as error:
+            logger.warning("the history of bills was not written (%s)", error.strerror)
 
     def standings(
         self,

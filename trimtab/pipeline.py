@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,13 +39,16 @@ from routing.standing import Called, called
 from routing.tongues import CHAT as CHAT_TONGUE
 from routing.tongues import Tongue
 from trimtab.cache_marks import last_mark, marked
+from trimtab.contexts import originals_of
 from trimtab.conversations import Conversations, chain
 from trimtab.errors import BadRequest, BadSettings, TrimtabError
+from trimtab.expansion import expander_of
 from trimtab.experience import Experience
 from trimtab.options import CompressIn, Options, checked, read_options, sources_of
 from trimtab.preferences import read_preferences
 from trimtab.prepared import WORTH_TRIMMING_TOKENS, Body, Prepared, needs_of, receipt_id, untouched
 from trimtab.request import EXPECTED_OUTPUT_TOKENS, Request, cap, fixed_tokens
+from trimtab.rounds import Asking, Expanded, expanded
 from trimtab.settings import Settings
 from trimtab.surfaces import tongue_of
 
@@ -94,7 +98,7 @@ class Trimtab:
         self.prices = PriceRefresh(self.settings.providers)
         self.catalog = Catalog(self.settings.providers, _overlay(self.settings.price_overlay), self.prices.current)
         self.drawdown = Drawdown(self.settings.commitments)
-        self.experience = Experience(self.catalog)
+        self.experience = Experience(self.catalog, self.settings.history_file)
         self.conversations = Conversations()
         self._model = SentenceTransformerEncoder(self.settings.encoder)
         self.encoder = CachedEncoder(self._model, self.settings.cache_dir / "vectors", self.settings.cache_size_bytes)
@@ -156,6 +160,17 @@ class Trimtab:
         self._model.encode([Passage("warm up", ((0, 7),))])  # past the cache, which would have it from the last start
         count_tokens("warm up")
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While serving: prices are refreshed as the settings say, and what bills taught is written down at the end."""
+        if self.settings.refresh_prices_hours is not None:
+            self.prices.start(self.settings.refresh_prices_hours)
+        try:
+            yield
+        finally:
+            self.prices.stop()
+            self.experience.save()
+
     def forget(self) -> None:
         """Begin anew, as after a restart: drop what past requests taught of offers and conversations. Vectors stay."""
         self.experience.forget()
@@ -215,10 +230,18 @@ class Trimtab:
         limit_ms = prepared.max_latency_ms
         spent_ms = sum(ms for _, ms in prepared.receipt.stage_ms)
         async with asyncio.timeout(None if limit_ms is None else (limit_ms - spent_ms) / 1000):
-            return await router.forward(prepared.body, prepared.offers, stream, headers, tongue, prepared.marked)
+            if prepared.expander is None:
+                return await router.forward(prepared.body, prepared.offers, stream, headers, tongue, prepared.marked)
+
+            def ask(spoken: Tongue, streamed: bool) -> Awaitable[Reply]:
+                return router.forward(prepared.body, prepared.offers, streamed, headers, spoken, prepared.marked)
+
+            return await expanded(Asking(prepared.body, tongue, prepared.expander, ask), stream)
 
     def settle(self, prepared: Prepared, reply: Reply) -> Receipt:
         """The receipt once `reply` is over: with what was billed and every attempt."""
+        if isinstance(reply, Expanded):
+            return reply.settled(prepared.receipt, prepared.baseline)
         spent_ms = sum(attempt.latency_ms for attempt in reply.attempts)
         return settled(
             prepared.receipt,
@@ -239,7 +262,9 @@ class Trimtab:
             logger.error("nothing was learned from an answer (%s)", type(defect).__name__)
 
     def _note(self, prepared: Prepared, reply: Reply) -> None:
-        request, offer, usage = prepared.request, reply.offer, reply.usage
+        # what was planned is the first round; every one is billed
+        rounds = reply.rounds if isinstance(reply, Expanded) else (reply,)
+        request, offer, usage = prepared.request, rounds[0].offer, rounds[0].usage
         beside = request.payload.beside if request.context_apart else None
         self.conversations.sent(request.api, request.asked, request.digests, prepared.body, beside)
         sent = prepared.marked.get(called(offer), prepared.body)
@@ -253,8 +278,9 @@ class Trimtab:
             answers=request.answers,
             marked_turn=last_mark(request.api, sent) if self.experience.rules(offer).marked else None,
         )
-        if usage is not None and prepared.receipt.at is not None:
-            self.drawdown.bill(offer, usage, prepared.receipt.at)
+        for each in rounds:
+            if each.usage is not None and prepared.receipt.at is not None:
+                self.drawdown.bill(each.offer, each.usage, prepared.receipt.at)
 
     def prepare(self, body: Mapping[str, Any], offers: Sequence[Offer] = (), api: Api = CHAT) -> Prepared:
         """Everything that happens before a request is sent. CPU-bound: run it in a thread beside an event loop.
@@ -337,6 +363,8 @@ class Trimtab:
         trimmed = ranking.cut(chosen.chosen.budget_tokens)
         kept = trimmed.contexts
         body, shown = payload.rebuilt(kept), payload.shown(kept)
+        originals = originals_of(payload.sources, kept, request.encoding)
+        expander, notes = expander_of(request, body, originals, self.ranker, tongue_of(request.api))
         cut = time.perf_counter()
         receipt = opened(
             chosen,
@@ -348,7 +376,8 @@ class Trimtab:
             at=now,
         )
         stages = (("rank", ranked - began), ("plan", planned - ranked), ("cut", cut - planned))
-        receipt = replace(receipt, stage_ms=tuple((name, round(s * 1000, 3)) for name, s in stages))
+        stage_ms = tuple((name, round(s * 1000, 3)) for name, s in stages)
+        receipt = replace(receipt, stage_ms=stage_ms, notes=notes, cut=tuple(each.cut for each in originals))
         return Prepared(
             request,
             body,
@@ -360,6 +389,8 @@ class Trimtab:
             request.sent_chain(body, kept),
             self._marked(request, body, chosen, expected.link - 1),
             asked,
+            originals,
+            expander,
         )
 
     def _marked(self, request: Request, body: Mapping[str, Any], chosen: Plan, turn: int) -> Mapping[Called, Body]:

@@ -18,6 +18,8 @@ from routing.planner import Candidate, Needs, Plan
 from routing.prompt_cache import Link
 from routing.receipt import Receipt, opened
 from routing.standing import Called
+from trimtab.contexts import Original
+from trimtab.expansion import Expander
 from trimtab.request import EXPECTED_OUTPUT_TOKENS, Request, cap, max_output_tokens
 
 Body = Mapping[str, Any]
@@ -30,7 +32,8 @@ WORTH_TRIMMING_TOKENS: Final = 256
 class Prepared:
     """A request that is ready to be sent: the reduced body, who may answer it in what order, and the open receipt.
 
-    `shown` are the documents that were cut and may be cited, by number. `chain` is the body as prompt caches know it,
+    `shown` are the documents that were cut and may be cited, by number; `originals` all that was cut, and `expander`
+    answers the model's calls for more of it, where it may make them. `chain` is the body as prompt caches know it,
     `marked` what goes in its place to an offer whose cache wants marks.
     """
 
@@ -44,6 +47,8 @@ class Prepared:
     chain: tuple[Link, ...] = ()
     marked: Mapping[Called, Body] = field(default_factory=dict)
     asked: tuple[Link, ...] = ()
+    originals: tuple[Original, ...] = ()
+    expander: Expander | None = None
 
     @property
     def max_latency_ms(self) -> float | None:

@@ -69,6 +69,16 @@ def columns(encoder: Encoder) -> str:
     return f"{encoder.identity}; {', '.join(NAMES)}"
 
 
+FEATURE_DOUBT = 0.06
+"""How hard a feature's part is held back in training beside a vector's column: the features are few, and mean the same in
+every task, where 384 columns can spell the name of one."""
+
+
+def doubt(width: int) -> NDArray[np.float64]:
+    """For the training of rows of that width: shape (width,)."""
+    return np.concatenate([np.ones(width - len(NAMES)), np.full(len(NAMES), FEATURE_DOUBT)])
+
+
 def features(prompt: str) -> Rows:
     """The cheap features of one prompt, shape (len(NAMES),). An empty prompt has zeros."""
     chars = max(1, len(prompt))

@@ -43,7 +43,8 @@ class Settings:
     `ranker`: a file that `trimtab train-ranker` wrote; None for the shipped weights.
     `min_coverage`: the expected evidence to keep where a request asks for no budget. `marker` shows where something was
     left out. `max_body_bytes` is Anthropic's own limit for a request. The timeouts are those of `routing`'s `Timeouts`.
-    `price_overlay`: a TOML file that corrects and adds prices. `refresh_prices_hours`: how often the price list is fetched
+    `history_file`: where what bills taught (lengths of answers, errors of our token counts) is kept over a restart; None
+    for nowhere. `calibration`: a file that `trimtab calibrate` wrote; None for the shipped one. `price_overlay`: a TOML file that corrects and adds prices. `refresh_prices_hours`: how often the price list is fetched
     anew; None for never. `keep_contexts_hours`: how long the originals of what was cut can be had back; 0 keeps none.
     `commitments`: capacity that is paid for already (docs/prices.md has all three).
     """
@@ -53,6 +54,7 @@ class Settings:
     cache_size_bytes: int = DEFAULT_SIZE_LIMIT_BYTES
     encoder: str | None = None
     ranker: str | None = None
+    calibration: Path | None = None
     min_coverage: float = 0.95
     marker: str = DEFAULT_MARKER
     max_body_bytes: int = 32 * MIB
@@ -63,6 +65,7 @@ class Settings:
     total_timeout_ms: float = 600_000.0
     max_attempts: int = 5
     keep_contexts_hours: float = 24.0
+    history_file: Path | None = None
     price_overlay: Path | None = None
     refresh_prices_hours: float | None = None
     commitments: tuple[Commitment, ...] = ()

@@ -88,7 +88,6 @@ def test_every_reason_is_met_under_its_name() -> None:
             seen(CHAT, chat(("user", QUESTION), ("tool", DOC), ("tool", f"Here: <doc>{DOC}</doc>"))),
             seen(MESSAGES, cached),
             seen(CHAT, chat(("user", QUESTION), ("tool", LONG)), (Source("a", DOC),)),
-            seen(CHAT, chat(("tool", LONG))),
             seen(MESSAGES, messages(QUESTION, [CALL], [result(DOC)])),
         )
         for span in found.spans
@@ -111,7 +110,7 @@ def test_the_question_and_where_it_was_read() -> None:
     asked = seen(CHAT, body, query="limits")
     assert (asked.query, asked.query_from) == ("limits", "trimtab.query")
     silent = seen(CHAT, chat(("user", f"<doc>{LONG}</doc>")))
-    assert (silent.query, silent.query_from, silent.trimmable_tokens) == ("", "", 0)
+    assert (silent.query, silent.query_from) == ("", "")
     assert seen(RESPONSES, responses(QUESTION)).query_from == "input.0"
 
 

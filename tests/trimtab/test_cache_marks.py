@@ -250,6 +250,30 @@ class TestContextsBesideTheConversation:
                 assert marks(sent) == (turn > 0)
                 messages.append({"role": "assistant", "content": "So it is."})
 
+    def test_an_agent_that_gives_them_with_every_call_has_its_own_turns_marked(self) -> None:
+        """They stand before the question, so that each later message is one further on than the agent counts it."""
+        with LoopbackProvider(tongue=ANTHROPIC) as server, edge(anthropic(server)) as (client, _):
+            messages: list[dict[str, Any]] = [{"role": "user", "content": "What do the keys cost?"}]
+            options = {"contexts": [chunk(1, "keys"), chunk(2, "seats")], "ratio": 0.5}
+            for step in range(3):
+                body = {
+                    "model": "m",
+                    "max_tokens": 9,
+                    "system": LONG_RULES,
+                    "messages": [*messages],
+                    "trimtab": options,
+                }
+                sent = sent_by(client, server, body, "/v1/messages")
+                assert "<context>" in str(sent["messages"][0])
+                assert [marks(each) for each in sent["messages"][1:]] == [
+                    0,
+                    *([0, 0] * (step - 1) + [1, 0] if step else []),
+                ]
+                call = {"type": "tool_use", "id": f"t{step}", "name": "read", "input": {}}
+                messages.append({"role": "assistant", "content": [call]})
+                result = {"type": "tool_result", "tool_use_id": f"t{step}", "content": "Nothing."}
+                messages.append({"role": "user", "content": [result]})
+
 
 BLOCKS: dict[str, dict[str, Any]] = {
     "thinking": {"type": "thinking", "thinking": "Hm.", "signature": "x"},

@@ -35,7 +35,9 @@ def inspect(
         out.print_json(data=found.to_dict())
         return
     out.print(_table(found))
-    read = f"{found.query_from}: {found.query}" if found.query.strip() else "none, so that nothing is cut"
+    read = (
+        f"{found.query_from}: {found.query}" if found.query.strip() else "none: only what costs nothing to lose may go"
+    )
     out.print(Text.assemble(("question  ", "bold"), read))
     if found.cached_until is not None:
         out.print(Text.assemble(("cached    ", "bold"), f"up to {found.cached_until or 'the tools'}"))

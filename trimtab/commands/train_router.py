@@ -12,12 +12,11 @@ import typer
 from rich.progress import track
 
 from retrieval import Encoder
-from routing.difficulty import Difficulty
-from routing.difficulty_training import train
 from trimtab.console import ConfigOption, err, fail, told
 from trimtab.pipeline import Trimtab
 from trimtab.prompt_features import Rows, columns, rows
-from trimtab.scored import BadScores, Scored, read_scored, score_table
+from trimtab.router_training import set_weights, trained
+from trimtab.scored import BadScores, Scored, read_scored
 
 BATCH = 256
 
@@ -32,23 +31,17 @@ def train_router(
     with told():
         encoder = Trimtab(config).encoder
         try:
-            prompts = [each for file in files for each in islice(read_scored(file), limit)]
-            weights = trained(prompts, encoder, progress=True)
+            sets = [list(islice(read_scored(file), limit)) for file in files]
+            prompts = [each for one in sets for each in one]
+            made = _encoded(prompts, encoder)
+            weights = trained(prompts, made, set_weights([len(one) for one in sets]), columns(encoder))
             weights.save(to)
         except (BadScores, OSError, ValueError) as error:
             fail(str(error))
     err.print(f"{len(prompts):,} prompts, {len(weights.models)} models -> {to}")
 
 
-def trained(prompts: Sequence[Scored], encoder: Encoder, *, progress: bool = False) -> Difficulty:
-    """Weights for `prompts`. Raises ValueError where they are too few or say nothing."""
-    models, scores = score_table(prompts)
-    return train(encoded(prompts, encoder, progress=progress), scores, models, columns(encoder))
-
-
-def encoded(prompts: Sequence[Scored], encoder: Encoder, *, progress: bool = False) -> Rows:
-    """The rows of `prompts`, in batches, so that a bar can say how far it is."""
-    starts = range(0, len(prompts), BATCH)
-    batches = track(starts, "Encoding", console=err, disable=not progress)
-    made = [rows([each.prompt for each in prompts[at : at + BATCH]], encoder) for at in batches]
+def _encoded(prompts: Sequence[Scored], encoder: Encoder) -> Rows:
+    starts = track(range(0, len(prompts), BATCH), "Encoding", console=err)
+    made = [rows([each.prompt for each in prompts[at : at + BATCH]], encoder) for at in starts]
     return np.concatenate(made) if made else rows([], encoder)
