@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.questions import Dataset
 from benchmarks.ranking import Item, items_of
@@ -22,6 +23,8 @@ from compressor.calibration import LEVELS, Calibration, Floats
 from compressor.fusion import Fusion, shipped_fusion
 from compressor.relevance import fused
 from compressor.training import train
+
+NDArrayInt = NDArray[np.int64]
 
 TARGETS = (0.80, 0.90, 0.95, 0.99)
 SPLITS, QUICK_SPLITS = 200, 20
@@ -36,6 +39,7 @@ class Cuts:
     kept: Floats
     ratios: Floats
     signatures: Floats
+    spans: NDArrayInt
     everything: tuple[bool, ...]
 
     def calibration(self, chosen: Sequence[int]) -> Calibration:
@@ -48,7 +52,8 @@ def joined(cuts: Sequence[Cuts], chosen: Sequence[Iterable[int]]) -> Calibration
     kind = np.repeat(np.arange(len(cuts)), [len(each) for each in numbers])
     kept = np.concatenate([each.kept[own, :-1] for each, own in zip(cuts, numbers, strict=True)])
     signatures = np.concatenate([each.signatures[own] for each, own in zip(cuts, numbers, strict=True)])
-    return Calibration(tuple(each.name for each in cuts), kind, kept, signatures)
+    spans = np.concatenate([each.spans[own] for each, own in zip(cuts, numbers, strict=True)])
+    return Calibration(tuple(each.name for each in cuts), kind, kept, signatures, spans)
 
 
 def run(datasets: Sequence[Dataset], splits: int, seed: int, folder: Path, progress: Progress) -> Section:
@@ -100,7 +105,8 @@ def cuts_of(items: Mapping[str, Sequence[Item]], progress: Progress) -> list[Cut
             step()
         kept, ratios, signatures = (np.stack(part) for part in zip(*rows, strict=True))
         everything = tuple(asks_for_everything(item.question.query) for item in own)
-        cuts.append(Cuts(name, kept, ratios, signatures, everything))
+        spans = np.array([len(item.labelled.spans) for item in own])
+        cuts.append(Cuts(name, kept, ratios, signatures, spans, everything))
     return cuts
 
 
@@ -201,6 +207,3 @@ def _shifts(cuts: Sequence[Cuts]) -> tuple[tuple[tuple[str, ...], ...], list[Map
                 }
             )
     return tuple(rows), records
-
-
-NDArrayInt = np.ndarray[tuple[int, ...], np.dtype[np.int64]]

@@ -1,23 +1,24 @@
 """The difficulty router on scored prompts it has not seen: other prompts of its tasks, other tasks, and other models.
 
 Arms. "half": trained on one half of every file, measured on the other, both ways round, for five halvings whose figures
-are averaged. "models unknown": the same weights, told nothing of the models but their prices. "task left out": the tasks
-are dealt into ten groups, and each group is predicted by what the other nine teach; a file that names no tasks has ten
-groups of like prompts (k-means over the vectors) in their place. "all unknown": trained only on files with other models,
-which are also other tasks, and told nothing but prices. Beside them the length of the prompt, its nearest neighbours'
-scores, and somebody who knows the task's name.
+are averaged. "models unknown": the same weights, told nothing of the models but their prices; "shares told": nothing but
+how many of the training half's prompts each answers well. "task left out": the tasks are dealt into ten groups, and each
+group is predicted by what the other nine teach; a file that names no tasks has ten groups of like prompts (k-means over
+the vectors) in their place. "all unknown": trained only on files with other models, which are also other tasks, and told
+nothing but prices. Beside them the length of the prompt, its nearest neighbours' scores, and somebody who knows the
+task's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.router_report import Arm, Pair, Pool, section
+from benchmarks.router_report import Arm, Pair, Pool, by_half, section
 from benchmarks.routing_curves import Numbers
 from benchmarks.sections import Progress, Section
 from compressor.tokens import count_each
@@ -91,16 +92,15 @@ def measured(files: Sequence[ScoredFile], columns_: str, seed: int, halvings: in
     left_out = _crossed(files, [file.folds for file in files], columns_, step).known
     pairs, pools = [], []
     for at, file in enumerate(files):
-        runs = {
-            "half": [each.known[at] for each in halves],
-            "models unknown": [each.unknown[at] for each in halves],
-            "task left out": [left_out[at]],
-            "all unknown": [_all_unknown(file, files, columns_)],
-        }
-        arms = tuple(
-            Arm(name, tuple(each)) for name, each in runs.items() if all(np.isfinite(run).all() for run in each)
-        )
         mine = tuple(halving[at] for halving in dealt)
+        possible = (
+            Arm("half", tuple(each.known[at] for each in halves), mine),
+            Arm("models unknown", tuple(each.unknown[at] for each in halves), mine),
+            Arm("shares told", tuple(each.shares[at] for each in halves), mine),
+            Arm("task left out", (left_out[at],)),
+            Arm("all unknown", (_all_unknown(file, files, columns_),)),
+        )
+        arms = tuple(arm for arm in possible if all(np.isfinite(run).all() for run in arm.runs))
         if len(file.models) == 2:
             pairs.append(Pair(file.name, file.models, file.scores, arms, _baselines(file, mine)))
         elif (costs := _costs(file)) is not None:
@@ -112,7 +112,7 @@ def scored_file(name: str, prompts: Sequence[Scored], rows: Rows, seed: int) -> 
     """A file of encoded prompts. Those that not every model of the file has a score for are left out."""
     models, scores = score_table(prompts)
     whole = np.flatnonzero(np.isfinite(scores).all(axis=1))
-    kept = tuple(prompts[at] for at in whole)
+    kept = tuple(prompts[int(at)] for at in whole)
     tasks = sorted({each.task for each in kept})
     if names_tasks := any(tasks):
         dealt = dict(zip(tasks, np.random.default_rng(seed).permutation(len(tasks)) % FOLDS, strict=True))
@@ -148,31 +148,35 @@ def _alike(rows: Rows, seed: int) -> NDArray[np.intp]:
 
 @dataclass(frozen=True, slots=True)
 class _Chances:
-    """Of each file, shape (prompts, models); NaN where nothing can be said. `unknown`: told only what the models cost."""
+    """Of each file, shape (prompts, models); NaN where nothing can be said.
+
+    `unknown`: told only what the models cost; `shares`: told only what share of the other folds' prompts each answers well.
+    """
 
     known: tuple[Numbers, ...]
     unknown: tuple[Numbers, ...]
+    shares: tuple[Numbers, ...]
 
 
 def _crossed(
     files: Sequence[ScoredFile], folds: Sequence[NDArray[np.intp]], columns_: str, step: Callable[[], None]
 ) -> _Chances:
     """Each fold's chances by what the other folds of all files teach."""
-    found = _Chances(
-        tuple(np.full(file.scores.shape, np.nan) for file in files),
-        tuple(np.full(file.scores.shape, np.nan) for file in files),
-    )
+    known, unknown, told = ([np.full(file.scores.shape, np.nan) for file in files] for _ in range(3))
     for number in sorted({int(number) for each in folds for number in each}):
         weights = _taught(files, [each != number for each in folds], columns_)
-        for file, fold, known, unknown in zip(files, folds, found.known, found.unknown, strict=True):
+        for at, (file, fold) in enumerate(zip(files, folds, strict=True)):
             tested = fold == number
-            told = [at for at, model in enumerate(file.models) if model in weights.models]
-            if told and tested.any():
-                places = [weights.models.index(file.models[at]) for at in told]
-                known[np.ix_(tested, told)] = weights.chances(file.rows[tested])[:, places]
-            unknown[tested] = _by_price(file, tested, weights)
+            both = [model for model in file.models if model in weights.models]
+            if both and tested.any():
+                places = np.ix_(tested, [file.models.index(model) for model in both])
+                known[at][places] = weights.chances(file.rows[tested])[:, [weights.models.index(m) for m in both]]
+            unknown[at][tested] = _nameless(file, tested, weights, prices_usd=_prices(file))
+            if 0 < tested.sum() < len(tested):
+                means = dict(zip(file.models, file.scores[~tested].mean(axis=0), strict=True))
+                told[at][tested] = _nameless(file, tested, weights, shares=means)
         step()
-    return found
+    return _Chances(tuple(known), tuple(unknown), tuple(told))
 
 
 def _taught(files: Sequence[ScoredFile], kept: Sequence[NDArray[np.bool_]], columns_: str) -> Difficulty:
@@ -182,13 +186,21 @@ def _taught(files: Sequence[ScoredFile], kept: Sequence[NDArray[np.bool_]], colu
     return trained(prompts, rows, set_weights([int(keep.sum()) for keep in kept]), columns_)
 
 
-def _by_price(file: ScoredFile, tested: NDArray[np.bool_], weights: Difficulty) -> Numbers:
-    """Chances of the file's models where only their prices are known; NaN where those are not."""
-    prices = _prices(file)
-    if prices is None:
+def _nameless(
+    file: ScoredFile,
+    tested: NDArray[np.bool_],
+    weights: Difficulty,
+    *,
+    prices_usd: Mapping[str, float] | None = None,
+    shares: Mapping[str, float] | None = None,
+) -> Numbers:
+    """Chances of the file's models by prices or shares, as of names that training has not seen; NaN without either."""
+    said = prices_usd or shares
+    if said is None:
         return np.full((int(tested.sum()), len(file.models)), np.nan)
-    nameless = {f"unknown:{model}": price for model, price in prices.items()}  # a name that training has not seen
-    strengths = np.array(list(weights.strengths(tuple(nameless), prices_usd=nameless).values()))
+    nameless = {f"unknown:{model}": said[model] for model in file.models}
+    by_price, by_share = (nameless, None) if prices_usd else (None, nameless)
+    strengths = np.array(list(weights.strengths(tuple(nameless), by_share, by_price).values()))
     return sigmoid(strengths - weights.difficulty(file.rows[tested])[:, None])
 
 
@@ -198,7 +210,7 @@ def _all_unknown(file: ScoredFile, files: Sequence[ScoredFile], columns_: str) -
     if not others:
         return np.full(file.scores.shape, np.nan)
     weights = _taught(others, [np.ones(len(each.rows), np.bool_) for each in others], columns_)
-    return _by_price(file, np.ones(len(file.rows), np.bool_), weights)
+    return _nameless(file, np.ones(len(file.rows), np.bool_), weights, prices_usd=_prices(file))
 
 
 def _prices(file: ScoredFile) -> dict[str, float] | None:
@@ -223,8 +235,8 @@ def _baselines(file: ScoredFile, halves: Sequence[NDArray[np.intp]]) -> dict[str
     gains = file.scores[:, strong] - file.scores[:, weak]
     return {
         "length": (length,),
-        "nearest neighbours": tuple(_crossed_gains(half, gains, file, _of_neighbours) for half in halves),
-        "task's name": tuple(_crossed_gains(half, gains, file, _of_task) for half in halves),
+        "nearest neighbours": by_half([_crossed_gains(half, gains, file, _of_neighbours) for half in halves], halves),
+        "task's name": by_half([_crossed_gains(half, gains, file, _of_task) for half in halves], halves),
     }
 
 

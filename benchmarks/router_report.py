@@ -14,15 +14,32 @@ from benchmarks.sections import Plot, Section, Series, Table
 
 BUDGETS = (0.20, 0.40, 0.60, 0.80)
 
+DRAWN = ("half", "task left out")
+"""The arms in the plot of the calibration; all of them would be a tangle, and are in its table."""
+
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """The chances, shape (prompts, models), that a router gave without having seen the prompts; once for every halving."""
+    """The chances, shape (prompts, models), that a router gave without having seen the prompts.
+
+    There are as many `runs` as `halves`, each of which says in which half every prompt was; or one, and no halves.
+    """
 
     name: str
     runs: tuple[Numbers, ...]
+    halves: tuple[NDArray[np.intp], ...] = ()
+
+    def gains(self, weak: int, strong: int) -> tuple[Numbers, ...]:
+        """What the strong model is expected to add, one half at a time, with NaN in the other half."""
+        runs = tuple(run[:, strong] - run[:, weak] for run in self.runs)
+        return by_half(runs, self.halves) if self.halves else runs
+
+
+def by_half(runs: Sequence[Numbers], halves: Sequence[NDArray[np.intp]]) -> tuple[Numbers, ...]:
+    """Every run twice: with NaN for the prompts of the one half, and of the other."""
+    return tuple(np.where(half == side, run, np.nan) for run, half in zip(runs, halves, strict=True) for side in (0, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +62,7 @@ class Pair:
         """Every router, ours first, and what it expects the strong model to add to each prompt."""
         weak, strong = self.order
         for arm in self.arms:
-            yield f"trimtab, {arm.name}", tuple(run[:, strong] - run[:, weak] for run in arm.runs)
+            yield f"trimtab, {arm.name}", arm.gains(weak, strong)
         yield from self.baselines.items()
 
 
@@ -96,7 +113,8 @@ def section(pairs: Sequence[Pair], pools: Sequence[Pool], unnamed: Sequence[str]
 def _recovered(pair: Pair, seed: int) -> tuple[Table, Plot, list[Record]]:
     weak, strong = pair.order
     rows: list[tuple[str, ...]] = []
-    series, records = [], []
+    series: list[Series] = []
+    records: list[Record] = []
     for name, gains in pair.gains():
         found = recovered(gains, pair.scores[:, weak], pair.scores[:, strong], seed)
         apgr, cpt = found.apgr, found.cpt50
@@ -121,7 +139,7 @@ def _recovered(pair: Pair, seed: int) -> tuple[Table, Plot, list[Record]]:
 
 
 def _confusion(pair: Pair) -> Table:
-    """Who was sent where, with half of the prompts at each model."""
+    """Who was sent where, with half of the prompts at each model. Of the first run."""
     weak, strong = pair.order
     right = pair.scores >= 0.5
     kinds = {
@@ -132,11 +150,14 @@ def _confusion(pair: Pair) -> Table:
     }
     rows = []
     for name, gains in pair.gains():
-        to_strong = np.zeros(len(right), np.bool_)
-        to_strong[np.argsort(-gains[0], kind="stable")[: len(right) // 2]] = True
-        for where, sent in (("weak", ~to_strong), ("strong", to_strong)):
-            rows.append((name, where, *(f"{int((sent & kind).sum()):,}" for kind in kinds.values())))
-    note = "Prompts by who answers them right; half of them are sent to each model. Of the first halving."
+        measured = np.flatnonzero(np.isfinite(gains[0]))
+        order = measured[np.argsort(-gains[0][measured], kind="stable")]
+        sent = {"weak": order[len(order) // 2 :], "strong": order[: len(order) // 2]}
+        for where, prompts in sent.items():
+            rows.append((name, where, *(f"{int(kind[prompts].sum()):,}" for kind in kinds.values())))
+    note = (
+        "Prompts by who answers them right; half of them are sent to each model. Of the first half that was held back."
+    )
     return Table(f"{pair.name}: confusion", ("router", "sent to", *kinds), tuple(rows), note, wide=True)
 
 
@@ -144,14 +165,15 @@ def _costed(pool: Pool, seed: int) -> tuple[Table, Plot, list[Record]]:
     best = int(np.argmax(pool.scores.mean(axis=0)))
     whole_usd = pool.costs[:, best].mean()
     rows: list[tuple[str, ...]] = []
-    series, records = [], []
+    series: list[Series] = []
+    records: list[Record] = []
     for arm in pool.arms:
         points = []
         for budget in BUDGETS:
             score, cost = _bought(pool, arm, budget * whole_usd)
             difference = mean_with_interval(score - pool.scores[:, best], seed)
             share = cost.mean() / whole_usd
-            verdict = "yes" if difference.low >= 0 else "no" if difference.high < 0 else "as good"
+            verdict = "yes" if difference.low >= 0 else "no" if difference.high < 0 else "not told apart"
             rows.append(
                 (
                     f"trimtab, {arm.name}",
@@ -167,6 +189,19 @@ def _costed(pool: Pool, seed: int) -> tuple[Table, Plot, list[Record]]:
             records.append({"record": "router pool", "file": pool.name, "router": arm.name, **figures})
         series.append(Series(f"trimtab, {arm.name}", tuple(x for x, _ in points), tuple(y for _, y in points)))
     means, shares = pool.scores.mean(axis=0), pool.costs.mean(axis=0) / whole_usd
+    mixed = [_mixed(shares, means, budget) for budget in BUDGETS]
+    rows += [
+        (
+            "random mix of two models",
+            f"{budget:.0%}",
+            f"{budget:.0%}",
+            f"{score:.3f}",
+            f"{score - means[best]:+.3f}",
+            "",
+        )
+        for budget, score in zip(BUDGETS, mixed, strict=True)
+    ]
+    series.append(Series("random mix of two models", tuple(100 * budget for budget in BUDGETS), tuple(mixed)))
     rows += [
         (f"always {pool.models[at]}", "", f"{shares[at]:.0%}", f"{means[at]:.3f}", "", "") for at in np.argsort(-means)
     ]
@@ -185,6 +220,17 @@ def _costed(pool: Pool, seed: int) -> tuple[Table, Plot, list[Record]]:
     table = Table(f"{pool.name}: score for cost", headers, tuple(rows), note)
     plot = Plot(f"{pool.name}: score for cost", f"cost (% of always {pool.models[best]})", "score", tuple(series))
     return table, plot, records
+
+
+def _mixed(shares: Numbers, means: Numbers, budget: float) -> float:
+    """The best score that two models reach by the toss of a coin, where a prompt may cost `budget` of the best model's."""
+    within, above = np.flatnonzero(shares <= budget), np.flatnonzero(shares > budget)
+    scores = [float(means[at]) for at in within]
+    for low in within:
+        for high in above:
+            tossed = (budget - shares[low]) / (shares[high] - shares[low])
+            scores.append(float(means[low] + tossed * (means[high] - means[low])))
+    return max(scores, default=0.0)
 
 
 def _bought(pool: Pool, arm: Arm, most_usd: float) -> tuple[Numbers, Numbers]:
@@ -213,9 +259,9 @@ def _calibrated(files: Sequence[Pair | Pool]) -> tuple[Table, Table, Plot, list[
             bins, error = calibration(chances, np.tile(file.scores.ravel(), len(arm.runs)))
             predicted, observed = float(chances.mean()), float(file.scores.mean())
             rows.append((file.name, arm.name, f"{error:.3f}", f"{predicted:.3f}", f"{observed:.3f}"))
-            series.append(
-                Series(f"{file.name}, {arm.name}", tuple(b.predicted for b in bins), tuple(b.observed for b in bins))
-            )
+            if arm.name in DRAWN:
+                xs, ys = tuple(b.predicted for b in bins), tuple(b.observed for b in bins)
+                series.append(Series(f"{file.name}, {arm.name}", xs, ys))
             records.append({"record": "router calibration", "file": file.name, "router": arm.name, "error": error})
             filled += [(file.name, arm.name, f"{b.count:,}", f"{b.predicted:.2f}", f"{b.observed:.2f}") for b in bins]
     table = Table(

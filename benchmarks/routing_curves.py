@@ -33,25 +33,34 @@ class Recovered:
 def recovered(runs: Sequence[Numbers], weak: Numbers, strong: Numbers, seed: int) -> Recovered:
     """Prompts go to the strong model in the order of what it is expected to add, ties in an order of chance.
 
-    Each of `runs` is one router's expectations, shape (prompts,); the figures are means over the runs.
+    Each of `runs` is one router's expectations, shape (prompts,), NaN for a prompt that is not part of the run; the figures
+    are means over the runs. What two trainings expect is not ranked together: the half whose twin had the larger gap by
+    chance has the smaller one, so that their offsets alone would rank worse than chance.
     """
     rng = np.random.default_rng(seed)
-    orders = [np.lexsort((rng.random(len(gains)), -gains)) for gains in runs]
+    orders = [_order(gains, rng) for gains in runs]
     added = strong - weak
 
     def figures(weights: Numbers) -> Numbers:
-        return np.mean([_figures(added[order], weights[order]) for order in orders], axis=0)
+        return np.asarray(np.mean([_figures(added[order], weights[order]) for order in orders], axis=0))
 
     whole = np.ones(len(added))
     apgr, cpt50 = figures(whole)
     draws = [figures(weights) for weights in _resamples(len(added), rng)]
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    curves = [np.interp(SHARES, shares, pgr) for pgr, shares in (_curve(added[order], whole) for order in orders)]
+    curves = [
+        np.interp(SHARES, shares, pgr) for pgr, shares in (_curve(added[order], whole[order]) for order in orders)
+    ]
     return Recovered(
         Estimate(float(apgr), float(low[0]), float(high[0]), len(added)),
         Estimate(float(cpt50), float(low[1]), float(high[1]), len(added)),
         tuple(float(value) for value in np.mean(curves, axis=0)),
     )
+
+
+def _order(gains: Numbers, rng: np.random.Generator) -> NDArray[np.intp]:
+    measured = np.flatnonzero(np.isfinite(gains))
+    return measured[np.lexsort((rng.random(len(measured)), -gains[measured]))]
 
 
 SHARES = tuple(round(0.05 * step, 2) for step in range(21))
@@ -105,7 +114,7 @@ def calibration(chances: Numbers, scores: Numbers) -> tuple[tuple[Bin, ...], flo
 
 def chosen(chances: Numbers, costs: Numbers, usd_per_answer: float) -> NDArray[np.intp]:
     """Of each prompt the model that is worth most where a right answer is worth `usd_per_answer`: arrays (prompts, models)."""
-    return np.argmax(chances * usd_per_answer - costs, axis=1)
+    return np.asarray(np.argmax(chances * usd_per_answer - costs, axis=1))
 
 
 def worth_within(chances: Numbers, costs: Numbers, most_usd: float) -> float:

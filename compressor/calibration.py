@@ -18,6 +18,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.features import NAMES
+
 Floats = NDArray[np.float64]
 
 LEVELS: Floats = np.round(
@@ -25,10 +27,17 @@ LEVELS: Floats = np.round(
 )
 """The nominal coverages at which calibration questions are cut. Finer near 1, where promises are made."""
 
-ALIKE = 0.95
-"""A request is taken to be like a kind of question if it is nearer to its centre than the outermost 5 % of that kind are."""
+ALIKE = 0.99
+"""A request is taken to be like a kind of question if it is nearer to its centre than the outermost 1 % of that kind are."""
 
-_VERSION = 1
+BROAD_SPANS = 8
+"""A kind whose questions have more spans of evidence than that on average asks for a bit of everything."""
+
+_VERSION = 2
+_COLUMNS = tuple(
+    NAMES.index(name)
+    for name in ("sources", "tokens", "question_words", "has_number", "raw_similarity", "shared_words")
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,11 +59,12 @@ class Bound:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kind:
-    """One kind of questions: what it promises, its centre, its inverse covariance, and how far ALIKE of it reach
-    (Mahalanobis, squared)."""
+    """One kind of questions: what it promises, whether it asks for a bit of everything, the centre of its signatures,
+    their inverse covariance, and how far ALIKE of them reach (Mahalanobis, squared)."""
 
     name: str
     promise: Floats
+    broad: bool
     centre: Floats
     inverse: Floats
     reach: float
@@ -70,31 +80,31 @@ class Calibration:
 
     `kept`, shape (questions, levels), is the share of a question's evidence that a cut at each of `LEVELS` kept, made
     monotone by taking the least of all higher levels. `kind[q]` is the number of a question's kind in `kinds` (its data
-    set), `signatures[q]` its signature.
+    set), `signatures[q]` its signature, and `spans[q]` how many spans of evidence it has.
     """
 
     kinds: tuple[str, ...]
     kind: NDArray[np.int64]
     kept: Floats
     signatures: Floats
+    spans: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         questions = len(self.kind)
-        if self.kept.shape != (questions, len(LEVELS)) or len(self.signatures) != questions or not questions:
+        rows = {len(self.signatures), len(self.spans), questions}
+        if self.kept.shape != (questions, len(LEVELS)) or len(rows) > 1 or not questions:
             raise ValueError(f"a calibration needs a row for each question, not {self.kept.shape} for {questions}")
 
     def bound(self, signature: Floats, everything: bool = False) -> Bound:
-        """The promise for a request with that signature: the least of the kinds that it is like, and of all questions.
+        """The promise for a request with that signature: the least of the kinds that it is like.
 
-        For a question that needs everything, or that is like no kind at all (a shift), it is the least of all kinds.
+        For one that is like no kind at all (a shift) it is the least of all kinds but those that ask for a bit of
+        everything, and for a question that does ask for everything the least of all.
         """
-        alike = [] if everything else [kind for kind in self._known if kind.holds(signature)]
-        coverages = np.minimum.reduce([self._overall, *(kind.promise for kind in alike or self._known)])
-        return Bound(coverages, self._says(alike, everything))
-
-    @functools.cached_property
-    def _overall(self) -> Floats:
-        return _promise(self.kept)
+        alike = [kind for kind in self._known if kind.holds(signature)]
+        narrow = [kind for kind in self._known if not kind.broad]
+        chosen = self._known if everything else alike or narrow or self._known
+        return Bound(np.minimum.reduce([kind.promise for kind in chosen]), self._says(alike, everything))
 
     @functools.cached_property
     def _known(self) -> tuple[_Kind, ...]:
@@ -109,14 +119,16 @@ class Calibration:
         inverse = np.asarray(np.linalg.pinv(spread + 1e-6 * np.eye(len(centre))), np.float64)
         off = own - centre
         reach = float(np.quantile(np.einsum("ij,jk,ik->i", off, inverse, off), ALIKE))
-        return _Kind(self.kinds[number], _promise(self.kept[self.kind == number]), centre, inverse, reach)
+        chosen = self.kind == number
+        broad = bool(self.spans[chosen].mean() > BROAD_SPANS)
+        return _Kind(self.kinds[number], _promise(self.kept[chosen]), broad, centre, inverse, reach)
 
     def _says(self, alike: Sequence[_Kind], everything: bool) -> str:
         questions = f"conformal, {len(self.kind)} questions"
         if everything:
             return f"{questions}; the question needs everything: least of all kinds"
         if not alike:
-            return f"{questions}; unlike all of them: least of all kinds"
+            return f"{questions}; unlike all of them: least of the kinds that ask for one thing"
         return f"{questions}; like {', '.join(kind.name for kind in alike)}"
 
     def save(self, file: Path) -> None:
@@ -129,6 +141,7 @@ class Calibration:
             kind=self.kind.astype(np.int16),
             kept=np.floor(self.kept * 1000 + 1e-6).astype(np.int16),
             signatures=self.signatures.astype(np.float32),
+            spans=self.spans.astype(np.int32),
         )
 
     @staticmethod
@@ -140,12 +153,13 @@ class Calibration:
             version, levels = int(fields["version"]), fields["levels"]
             kinds = tuple(str(name) for name in fields["kinds"])
             kind = fields["kind"].astype(np.int64)
+            spans = fields["spans"].astype(np.int64)
             kept, signatures = (fields[name].astype(np.float64) for name in ("kept", "signatures"))
         except (KeyError, OSError, EOFError, ValueError, BadZipFile) as error:
             raise ValueError(f"{file} is no calibration ({type(error).__name__})") from None
         if version != _VERSION or not np.array_equal(levels, LEVELS):
             raise ValueError(f"{file} is a calibration of another version; run `trimtab calibrate` again")
-        return Calibration(kinds, kind, kept / 1000, signatures)
+        return Calibration(kinds, kind, kept / 1000, signatures, spans)
 
 
 def _promise(kept: Floats) -> Floats:
@@ -158,16 +172,24 @@ def _covariance(signatures: Floats) -> Floats:
     return np.asarray(np.cov(signatures, rowvar=False) if len(signatures) > 1 else np.eye(width), np.float64)
 
 
-def signature(log_odds: Floats, shares: Floats) -> Floats:
-    """What a ranking's scores look like, whatever they are scores of: shape (4,).
+def signature(log_odds: Floats, shares: Floats, matrix: NDArray[np.float32]) -> Floats:
+    """What a payload and its scores look like, whatever they are about: shape (12,).
 
-    The best log-odds, how far they stand above the tenth, how evenly the chances are spread (entropy over its maximum),
-    and the logarithm of the number of segments.
+    Of the scores: the best log-odds, how far they stand above the tenth, how evenly the chances are spread (entropy over
+    its maximum). Of the payload (`matrix` holds the features): how many segments and sources, how long the segments are
+    and how unequal, the question's words, how many segments hold numbers, and how like the question the best of them is.
     """
     count = len(log_odds)
     best = np.sort(log_odds)[::-1]
     spread = -(shares * np.log(np.maximum(shares, 1e-12))).sum() / max(np.log(count), 1e-9)
-    return np.array([best[0], best[0] - best[min(9, count - 1)], spread, np.log(count)])
+    sources, tokens, words, number, similarity, shared = (matrix[:, at].astype(np.float64) for at in _COLUMNS)
+    return np.array(
+        [
+            *(best[0], best[0] - best[min(9, count - 1)], spread, np.log(count), np.sqrt(sources[0])),
+            *(tokens.mean(), tokens.std(), np.log1p(words[0]), number.mean()),
+            *(similarity.max(), similarity.mean(), shared.max()),
+        ]
+    )
 
 
 def least_of_higher(kept: Floats) -> Floats:

@@ -23,6 +23,8 @@ from compressor.writing import DEFAULT_MARKER, Kept, Writer
 
 __all__ = ["DEFAULT_MARKER", "Kept", "Ranking", "Trimmed", "whole"]
 
+UNCHECKED = "an estimate: this ranking was not calibrated"
+
 TWIN_WAIT = 0.5  # standard deviations of the scores that a second copy falls behind
 
 
@@ -31,6 +33,7 @@ class Trimmed:
     """A payload cut to a budget: one `Kept` for every source, in order. `dropped` counts sources of which nothing is left.
 
     Of `tokens_before - tokens_after`, the first `lossless_tokens` went with second copies and white space, at no loss.
+    `coverage_basis` says what `coverage_estimate` rests on.
     """
 
     contexts: tuple[Kept, ...]
@@ -39,6 +42,7 @@ class Trimmed:
     coverage_estimate: float
     dropped: int
     lossless_tokens: int = 0
+    coverage_basis: str = ""
 
 
 @dataclass(frozen=True, eq=False)  # no slots: the curve is computed on first use and kept
@@ -239,7 +243,8 @@ class Ranking:
 
     def _trimmed(self, kept: list[Kept], tokens: int, coverage: float, lossless_tokens: int) -> Trimmed:
         dropped = sum(not k.text for k in kept)
-        return Trimmed(tuple(kept), self.full_tokens, tokens, coverage, dropped, lossless_tokens)
+        basis = "nothing is lost" if coverage >= 1 else UNCHECKED if self.bound is None else self.bound.says
+        return Trimmed(tuple(kept), self.full_tokens, tokens, coverage, dropped, lossless_tokens, basis)
 
 
 def whole(sources: Sequence[Source]) -> list[Kept]:

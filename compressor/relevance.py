@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.breadth import asks_for_everything
-from compressor.calibration import Calibration, signature
+from compressor.calibration import Calibration, shipped_calibration, signature
 from compressor.features import Evidence, evidence, standardised
 from compressor.fusion import Fusion, shipped_fusion
 from compressor.ranking import DEFAULT_MARKER, Ranking
@@ -40,7 +40,7 @@ class Ranker:
     encoder: Encoder
     marker: str = DEFAULT_MARKER
     fusion: Fusion = field(default_factory=shipped_fusion)
-    calibration: Calibration | None = None
+    calibration: Calibration | None = field(default_factory=shipped_calibration)
 
     def rank(self, query: str, sources: Sequence[Source], encoding: str = DEFAULT_ENCODING) -> Ranking:
         """The ranking of `sources`' segments for `query`. Budgets will be in tokens of `encoding`.
@@ -99,4 +99,4 @@ def fused(known: Evidence, fusion: Fusion) -> Fused:
     log_odds = fusion.log_odds(known.matrix)
     chances = 1 / (1 + np.exp(-log_odds))
     held = np.asarray(chances / chances.sum())
-    return Fused(standardised(log_odds) + PRIOR_WEIGHT * known.prior, held, signature(log_odds, held))
+    return Fused(standardised(log_odds) + PRIOR_WEIGHT * known.prior, held, signature(log_odds, held, known.matrix))

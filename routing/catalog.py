@@ -59,7 +59,8 @@ class Provider:
     """One configured seller: where it is, which wire it speaks, what it serves and who states its prices.
 
     `kind` is the wire. `api_key_env` names an environment variable; a key itself never stands here. `models` are the
-    names as the provider takes them, case kept. `prices` is None where `name` is the genai-prices provider id, another
+    names as the provider takes them, case kept; one that ends in "*" stands for every name that begins so and has a known
+    price. `prices` is None where `name` is the genai-prices provider id, another
     such id, or a table of dollars per million tokens `{input_mtok, output_mtok, cache_read_mtok?, cache_write_mtok?}`
     for models that no price list knows (self-hosted ones). A table sells "sync" processing only. `responses` says whether
     a provider of kind openai serves the Responses API too; None: it does at OpenAI's own address.
@@ -81,6 +82,10 @@ class Provider:
     region: str | None = None
     data_policy: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+
+    def lists(self, model: str) -> bool:
+        """Whether `model` is among `models`, by its name or by one that ends in "*"."""
+        return any(model == each or (each.endswith("*") and model.startswith(each[:-1])) for each in self.models)
 
     @property
     def promises(self) -> tuple[str, ...]:
@@ -179,10 +184,12 @@ class Catalog:
         return next((provider for provider in self._providers if provider.name == name), None)
 
     def models(self) -> tuple[Listing, ...]:
-        """Every model that is listed, once, in configured order; nothing when no provider is configured."""
+        """Every model that is listed, once, in configured order; nothing when no provider is configured. For a name that
+        ends in "*" those that the price list of the moment calls so."""
         sellers: dict[str, list[str]] = {}
+        snapshot = self._snapshot()
         for provider in self._providers:
-            for model in dict.fromkeys(provider.models):
+            for model in dict.fromkeys(name for each in provider.models for name in _named(provider, each, snapshot)):
                 sellers.setdefault(model, []).append(provider.name)
         return tuple(Listing(model, tuple(names)) for model, names in sellers.items())
 
@@ -264,7 +271,7 @@ class Catalog:
         price_list = list_of(wanted, snapshot)
         if price_list is None:
             return _unlisted(UnknownModel(name, _no_list(provider, name, wanted, snapshot)))
-        model = self._find(price_list, name, snapshot)
+        model = self._find(price_list, name, snapshot, keep=name in provider.models)
         if model is None:
             return _unlisted(UnknownModel(name, _no_row(provider, name, price_list, snapshot)))
         return _list_quote(provider.name, name, price_list, model, snapshot)
@@ -275,11 +282,11 @@ class Catalog:
         A listed name goes before a pin: OpenRouter lists "openai/gpt-6", and a caller who reads that in the list of
         models must get it, also where a provider "openai" is configured beside it.
         """
-        if exact := [(provider, asked) for provider in self._providers if asked in provider.models]:
+        if exact := [(provider, asked) for provider in self._providers if provider.lists(asked)]:
             return exact
         pin, slash, model = asked.partition("/")
         pinned = self.provider(pin) if slash else None
-        if pinned is not None and model in pinned.models:
+        if pinned is not None and pinned.lists(model):
             return [(pinned, model)]
         if pinned is not None:
             raise UnknownModel(
@@ -294,15 +301,28 @@ class Catalog:
             "Add it to a provider's `models`, or ask for one of GET /v1/models.",
         )
 
-    def _find(self, price_list: PriceList, name: str, snapshot: DataSnapshot) -> ModelInfo | None:
+    def _find(self, price_list: PriceList, name: str, snapshot: DataSnapshot, *, keep: bool) -> ModelInfo | None:
+        """`keep` what is found: for listed names, since callers invent as many others as they like."""
         known_snapshot, found = self._found
         if known_snapshot is not snapshot:
             found = {}
             self._found = (snapshot, found)
+        if not keep:
+            return price_list.find_model(name, all_providers=snapshot.providers)
         key = (price_list.id, name)
         if key not in found:
             found[key] = price_list.find_model(name, all_providers=snapshot.providers)
         return found[key]
+
+
+def _named(provider: Provider, listed: str, snapshot: DataSnapshot) -> tuple[str, ...]:
+    """The models that one of a provider's `models` stands for."""
+    if not listed.endswith("*"):
+        return (listed,)
+    wanted = provider.name if provider.prices is None else provider.prices
+    price_list = list_of(wanted, snapshot) if isinstance(wanted, str) else None
+    rows = () if price_list is None else price_list.models
+    return tuple(row.id for row in rows if row.id.startswith(listed[:-1]) and not row.deprecated)
 
 
 def _names(provider: Provider) -> tuple[str, ...]:

@@ -26,10 +26,10 @@ Numbers = NDArray[np.float64]
 LIMIT = 3.0
 """Standard deviations beyond which a column says no more: a prompt unlike any in training stays within what was seen."""
 
-STRENGTH_PER_TENFOLD = 0.6
-"""What a price ten times as high is taken to be worth, in log-odds, where nothing else is known of a model. In the
-development data GPT-4-1106 is 0.6 a tenfold above Mixtral-8x7B, and the general models of 50 billion parameters 0.6 above
-those of 7 to 9 billion (docs/router.md). An assumption for any other model."""
+STRENGTH_PER_TENFOLD = 0.7
+"""What a price ten times as high is taken to be worth, in log-odds, where nothing else is known of a model. By the shipped
+weights GPT-4-1106 is 0.7 a tenfold above Mixtral-8x7B, and two general models of 50 billion parameters are 0.8 above four
+of 7 to 9 billion (docs/router.md). For any other model it is an assumption: single models stray far from it."""
 
 MOST_TENFOLDS = 2.0
 """A model that costs a hundredth of the dearest or less is taken to be as weak as at a hundredth: free is not hopeless."""
@@ -55,7 +55,7 @@ class Difficulty:
 
     def standardised(self, rows: Rows) -> Rows:
         """`rows`, shape (prompts, width), each column in standard deviations from its mean in training."""
-        return np.clip((rows - self.centre) / self.spread, -LIMIT, LIMIT, dtype=np.float32)
+        return np.asarray(np.clip((rows - self.centre) / self.spread, -LIMIT, LIMIT), np.float32)
 
     def difficulty(self, rows: Rows) -> Numbers:
         """Shape (prompts,), in log-odds: a model of this strength answers the prompt well half of the time."""

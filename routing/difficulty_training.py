@@ -46,7 +46,7 @@ def train(
     x = np.clip((rows - centre) / spread, -LIMIT, LIMIT).astype(np.float64)
     counts = known * (np.ones(len(rows)) if weights is None else weights)[:, None]
     shared, own, strength = _fitted(x, np.where(known, scores, 0.0), counts, doubt)
-    difficulties = np.quantile(-(x @ shared), np.linspace(0, 1, ORDINARY))
+    difficulties = np.quantile(-(x * shared).sum(axis=1), np.linspace(0, 1, ORDINARY))
     return Difficulty(
         columns,
         tuple(models),

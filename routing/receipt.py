@@ -46,7 +46,8 @@ class Receipt:
     `processing` are what answered (until then, what was planned). `tokens_before` and `tokens_after` count the context
     alone; input and output tokens the whole request, as estimated and as billed by the provider. `baseline_cost_usd` is
     the caller's own model at full context at the same moment. `prices_version` is that of the offer that answered.
-    `notes` say what fell through, such as "ranking failed; the original payload was forwarded"; `stage_ms` holds
+    `coverage_basis` says what `coverage_estimate` rests on. `notes` say what fell through, such as "ranking failed; the
+    original payload was forwarded"; `stage_ms` holds
     (stage, milliseconds) in the order they ran. `cut` lists what was cut, and `expansions` what of it the model asked to
     see after all; what is billed counts every round of asking.
 
@@ -71,6 +72,7 @@ class Receipt:
     billed_cost_usd: Decimal | None = None
     baseline_cost_usd: Decimal | None = None
     coverage_estimate: float | None = None
+    coverage_basis: str | None = None
     prices_version: str | None = None
     attempts: tuple[Attempt, ...] = ()
     notes: tuple[str, ...] = ()
@@ -109,6 +111,7 @@ class Receipt:
             "baseline_cost_usd": _plain(self.baseline_cost_usd),
             "saved_usd": _plain(self.saved_usd),
             "coverage_estimate": self.coverage_estimate,
+            "coverage_basis": self.coverage_basis,
             "prices_version": self.prices_version,
             "attempts": [asdict(attempt) for attempt in self.attempts],
             "cut": [asdict(each) for each in self.cut],
@@ -127,6 +130,7 @@ def opened(
     tokens_before: int,
     tokens_after: int,
     at: datetime | None = None,
+    coverage_basis: str | None = None,
 ) -> Receipt:
     """The receipt of a request that is about to be sent: estimates only.
 
@@ -150,6 +154,7 @@ def opened(
         expected_cost_usd=chosen.expected_cost_usd,
         baseline_cost_usd=price(baseline, untouched),
         coverage_estimate=chosen.coverage_estimate,
+        coverage_basis=coverage_basis,
         prices_version=chosen.offer.prices_version,
     )
 

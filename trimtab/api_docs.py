@@ -72,7 +72,8 @@ def _request(described: str, example: dict[str, Any], required: list[str], **pro
 
 
 _STREAM: Final = {"type": "boolean"}
-_MESSAGES: Final = {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["role"]}}
+_MESSAGE: Final = {"type": "object", "required": ["role"], "properties": {"role": {"type": "string"}}}
+_MESSAGES: Final = {"type": "array", "minItems": 1, "items": _MESSAGE}
 _ITEMS: Final = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}
 _TEXTS: Final = {"oneOf": [{"type": "string"}, {"type": "array"}]}
 

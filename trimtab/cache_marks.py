@@ -53,7 +53,9 @@ def last_mark(api: Api, body: Mapping[str, Any]) -> int | None:
 def _bearing(content: object) -> list[Any] | None:
     """Content whose last block that can bears the mark; None for content that has no such block."""
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    for at in reversed(range(len(blocks) if isinstance(blocks, list) else 0)):
+    if not isinstance(blocks, list):
+        return None
+    for at in reversed(range(len(blocks))):
         block = blocks[at]
         if isinstance(block, Mapping) and block.get("type") in _CAN_BEAR and not _is_blank(block):
             return [*blocks[:at], {**block, **MARK}, *blocks[at + 1 :]]

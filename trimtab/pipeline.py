@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from compressor import Kept, Ranker, Ranking
+from compressor.calibration import Calibration, shipped_calibration
 from compressor.fusion import Fusion, shipped_fusion
 from compressor.payload import BadPayload, parse
 from compressor.prompts import CHAT, Api
@@ -65,6 +66,8 @@ class Compressed:
     coverage_estimate: float
     dropped: int
     ms: float
+    lossless_tokens: int = 0
+    coverage_basis: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,9 @@ class Trimtab:
         self.conversations = Conversations()
         self._model = SentenceTransformerEncoder(self.settings.encoder)
         self.encoder = CachedEncoder(self._model, self.settings.cache_dir / "vectors", self.settings.cache_size_bytes)
-        self.ranker = Ranker(self.encoder, self.settings.marker, _fusion(self.settings.ranker))
+        self.ranker = Ranker(
+            self.encoder, self.settings.marker, _fusion(self.settings.ranker), _calibration(self.settings)
+        )
 
     def compress(
         self,
@@ -136,6 +141,8 @@ class Trimtab:
             trimmed.coverage_estimate,
             trimmed.dropped,
             (time.perf_counter() - began) * 1000,
+            trimmed.lossless_tokens,
+            trimmed.coverage_basis,
         )
 
     def ranked(self, asked: CompressIn) -> tuple[Ranking, int]:
@@ -374,6 +381,7 @@ class Trimtab:
             tokens_before=trimmed.tokens_before,
             tokens_after=trimmed.tokens_after,
             at=now,
+            coverage_basis=trimmed.coverage_basis,
         )
         stages = (("rank", ranked - began), ("plan", planned - ranked), ("cut", cut - planned))
         stage_ms = tuple((name, round(s * 1000, 3)) for name, s in stages)
@@ -424,6 +432,16 @@ def _fusion(file: str | None) -> Fusion:
         return Fusion.load(Path(file))
     except (OSError, ValueError, KeyError) as error:
         raise BadSettings(f"ranker: {error}") from None
+
+
+def _calibration(settings: Settings) -> Calibration | None:
+    """The settings' own, else the shipped one, which is about the shipped weights: nothing is known of others."""
+    try:
+        if settings.calibration is not None:
+            return Calibration.load(settings.calibration)
+        return None if settings.ranker is not None else shipped_calibration()
+    except ValueError as error:
+        raise BadSettings(f"calibration: {error}") from None
 
 
 def _overlay(file: Path | None) -> Overlay:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from compressor.calibrating import calibrated, kept_shares
 from compressor.calibration import LEVELS, Bound, Calibration, least_of_higher, signature
+from compressor.features import NAMES
 from compressor.labelled import Labelled
 from compressor.ranking import Ranking
 from compressor.segments import Source, segmented
@@ -25,7 +26,8 @@ def made(seed: int, counts: tuple[int, ...] = (150, 150), hardness: tuple[float,
     need = rng.beta(2, 2 * np.asarray(hardness)[kind])  # the level at which a question's evidence is kept whole
     kept = least_of_higher((LEVELS[None, :] >= 1 - need[:, None]).astype(float))
     signatures = rng.normal(size=(len(kind), 4)) + 10.0 * kind[:, None]
-    return Calibration(tuple(f"kind {number}" for number in range(len(counts))), kind, kept, signatures)
+    spans = np.where(kind == 2, 30, 1)
+    return Calibration(tuple(f"kind {number}" for number in range(len(counts))), kind, kept, signatures, spans)
 
 
 def level_for(bound: Bound, coverage: float) -> float:
@@ -40,7 +42,7 @@ def test_exchangeable_questions_keep_what_was_promised_on_average(target: float)
     means = []
     for seed in range(200):
         both = made(seed, counts=(200,), hardness=(2.0,))
-        half = Calibration(both.kinds, both.kind[:100], both.kept[:100], both.signatures[:100])
+        half = Calibration(both.kinds, both.kind[:100], both.kept[:100], both.signatures[:100], both.spans[:100])
         level = level_for(half.bound(both.signatures[0]), target)
         at = np.searchsorted(LEVELS, level)
         means.append(both.kept[100:, at].mean() if at < len(LEVELS) else 1.0)
@@ -49,7 +51,7 @@ def test_exchangeable_questions_keep_what_was_promised_on_average(target: float)
 
 
 def test_few_questions_promise_little() -> None:
-    always = Calibration(("easy",), np.zeros(9, int), np.ones((9, len(LEVELS))), np.zeros((9, 4)))
+    always = Calibration(("easy",), np.zeros(9, int), np.ones((9, len(LEVELS))), np.zeros((9, 4)), np.ones(9, int))
     assert always.bound(np.zeros(4)).coverage(0.5) == pytest.approx(0.9)  # 1 - 1 / (9 + 1)
     assert always.bound(np.zeros(4)).coverage(1.0) == 1.0
 
@@ -72,11 +74,15 @@ def test_what_is_like_nothing_calibrated_is_spent_more_on() -> None:
         assert (shifted.coverages <= own.coverages).all()
 
 
-def test_a_question_that_needs_everything_gets_the_least_of_all_kinds() -> None:
-    calibration = made(0)
-    easy = calibration.signatures[:150].mean(axis=0)
-    assert (calibration.bound(easy, everything=True).coverages <= calibration.bound(easy).coverages).all()
-    assert "needs everything" in calibration.bound(easy, everything=True).says
+def test_a_kind_that_asks_for_a_bit_of_everything_counts_only_for_what_is_like_it_or_asks_so() -> None:
+    calibration = made(0, counts=(150, 150, 150), hardness=(1.0, 3.0, 40.0))
+    unlike = np.full(4, 500.0)
+    broad = calibration.bound(np.full(4, 20.0))
+    assert "like kind 2" in broad.says
+    assert level_for(broad, 0.5) > level_for(calibration.bound(unlike), 0.5)
+    everything = calibration.bound(unlike, everything=True)
+    assert (everything.coverages <= broad.coverages).all()
+    assert "needs everything" in everything.says
 
 
 @given(st.integers(0, 50), st.floats(0, 1), st.floats(0, 1))
@@ -105,7 +111,7 @@ def test_a_file_that_is_no_calibration_says_so(tmp_path: Path, content: bytes) -
 
 def test_an_empty_calibration_is_refused() -> None:
     with pytest.raises(ValueError, match="a row for each question"):
-        Calibration((), np.zeros(0, int), np.zeros((0, len(LEVELS))), np.zeros((0, 4)))
+        Calibration((), np.zeros(0, int), np.zeros((0, len(LEVELS))), np.zeros((0, 4)), np.zeros(0, int))
     with pytest.raises(ValueError, match="no question has evidence"):
         calibrated([], lambda question: pytest.fail("nothing is to be ranked"))
 
@@ -160,6 +166,6 @@ def test_a_signature_is_of_one_size_whatever_the_payload() -> None:
     for size in (1, 2, 300):
         odds = RNG(size).normal(size=size)
         shares = np.exp(odds) / np.exp(odds).sum()
-        found = signature(odds, shares)
-        assert found.shape == (4,)
+        found = signature(odds, shares, RNG(size).uniform(size=(size, len(NAMES))).astype(np.float32))
+        assert found.shape == (12,)
         assert np.isfinite(found).all()

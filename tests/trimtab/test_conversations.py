@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compressor import Ranker, Ranking
 from compressor.prompts import CHAT, MESSAGES, RESPONSES
 from tests.loopback import LoopbackProvider, ok, status
 from tests.loopback_tongues import ANTHROPIC
@@ -167,12 +168,13 @@ class TestEachTurnExtendsTheLast:
         """An agent's tool answers a question that was asked, with documents, a request ago."""
         edge.trimtab.forget()
         client, queries = Talk(edge.surface), list[str]()
-        rank = type(edge.trimtab.ranker).rank
-        monkeypatch.setattr(
-            type(edge.trimtab.ranker),
-            "rank",
-            lambda ranker, query, *rest: queries.append(query) or rank(ranker, query, *rest),
-        )
+        rank = Ranker.rank
+
+        def listening(ranker: Ranker, query: str, *rest: Any) -> Ranking:
+            queries.append(query)
+            return rank(ranker, query, *rest)
+
+        monkeypatch.setattr(Ranker, "rank", listening)
         edge.forwarded(client.body(Turn("invoices", (1, 2))))
         client._read_with_a_tool(tagged([chunk(3, "invoices"), chunk(4, "keys")]), edge.surface == "chat/completions")
         system = {"role": "system", "content": client.rules}

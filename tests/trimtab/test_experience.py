@@ -157,10 +157,10 @@ class TestHowLongAnswersAre:
 
     def test_a_stream_teaches_too(self, taught: Taught) -> None:
         with serving_of(taught.trimtab) as client:
-            wanted = {"stream_options": {"include_usage": True}}
+            body = taught.body(stream=True, stream_options={"include_usage": True})
             for _ in range(20):
                 taught.server.then(ok(usage={"prompt_tokens": 20, "completion_tokens": 7, "total_tokens": 27}))
-                answer = client.post("/v1/chat/completions", json=taught.body(stream=True, **wanted))
+                answer = client.post("/v1/chat/completions", json=body)
                 assert answer.status_code == 200
         assert taught.expected() < 60
 

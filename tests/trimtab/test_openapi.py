@@ -44,6 +44,8 @@ def test_it_is_openapi_and_names_every_endpoint(schema: dict[str, Any]) -> None:
     assert offered == {
         ("/v1/compress", "post"),
         ("/v1/plan", "post"),
+        ("/v1/inspect", "post"),
+        ("/v1/contexts/{digest}", "get"),
         ("/v1/chat/completions", "post"),
         ("/v1/messages", "post"),
         ("/v1/messages/count_tokens", "post"),
@@ -100,7 +102,8 @@ def test_every_option_is_described_as_it_is_checked(schema: dict[str, Any]) -> N
     assert options["additionalProperties"] is False
 
 
-def test_the_docs_page_shows_it(client: httpx.Client) -> None:
-    page = client.get("/docs")
-    assert page.status_code == 200
-    assert "/openapi.json" in page.text
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_no_page_loads_scripts_from_elsewhere(client: httpx.Client, path: str) -> None:
+    page = client.get(path)
+    assert page.status_code == 404
+    assert "GET /openapi.json lists what there is" in page.json()["error"]["message"]

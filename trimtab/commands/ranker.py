@@ -41,20 +41,27 @@ def calibrate(
     files: Files,
     to: Annotated[Path, typer.Option("--out", help="Where to write the calibration.")] = Path("calibration.npz"),
     limit: Limit = None,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Rank each data set by weights trained on the others.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Make `min_coverage` a promise about your own traffic; then set `calibration` in the settings to the file.
 
-    The questions must not be those that the ranking was trained on, or it promises more than it keeps.
+    The questions must not be those that the ranking was trained on, or it promises more than it keeps. Where they are,
+    --leave-out trains again for each data set, on the others.
     """
-    from compressor.calibrating import calibrated
+    from compressor.calibrating import calibrated, left_out
 
     with told():
         ranker = Trimtab(config).ranker
         questions = _questions(files, limit)
         try:
-            asked = track(questions, "Cutting", len(questions), console=err)
-            calibration = calibrated(asked, lambda each: ranker.judged(each.query, each.sources))
+            if leave_out:
+                calibration = left_out(questions, ranker)
+            else:
+                asked = track(questions, "Cutting", len(questions), console=err)
+                calibration = calibrated(asked, lambda each: ranker.judged(each.query, each.sources))
             calibration.save(to)
         except (OSError, ValueError) as error:
             fail(str(error))
