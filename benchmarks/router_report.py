@@ -17,6 +17,9 @@ BUDGETS = (0.20, 0.40, 0.60, 0.80)
 DRAWN = ("half", "task left out")
 """The arms in the plot of the calibration; all of them would be a tangle, and are in its table."""
 
+LEAST_DRAWN = 50
+"""Predictions in a tenth that is drawn: fewer say little."""
+
 Record = Mapping[str, Any]
 
 
@@ -260,7 +263,8 @@ def _calibrated(files: Sequence[Pair | Pool]) -> tuple[Table, Table, Plot, list[
             predicted, observed = float(chances.mean()), float(file.scores.mean())
             rows.append((file.name, arm.name, f"{error:.3f}", f"{predicted:.3f}", f"{observed:.3f}"))
             if arm.name in DRAWN:
-                xs, ys = tuple(b.predicted for b in bins), tuple(b.observed for b in bins)
+                full = [each for each in bins if each.count >= LEAST_DRAWN]
+                xs, ys = tuple(each.predicted for each in full), tuple(each.observed for each in full)
                 series.append(Series(f"{file.name}, {arm.name}", xs, ys))
             records.append({"record": "router calibration", "file": file.name, "router": arm.name, "error": error})
             filled += [(file.name, arm.name, f"{b.count:,}", f"{b.predicted:.2f}", f"{b.observed:.2f}") for b in bins]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Final
 
+from compressor.calls import latest_calls
 from compressor.citations import Shown
 from compressor.prompts import CHAT, Api, Path, Text, documents
 from compressor.prompts import BadPayload as BadPayload
@@ -151,8 +152,8 @@ def parse(
 
     Without `contexts`, they are looked for in what users and tools say (`recognition`) and in the frameworks' own system
     messages (`stuff_prompts`), after the last mark of a prefix that is to be cached, and not in the first `settled_turns`
-    messages, which were sent before. Without `query`, it is what
-    the last user message says outside its context. Raises BadPayload where the conversation is not what the API promises.
+    messages, which were sent before. Without `query`, it is what the last user message says outside its context, and what
+    the tools were last asked since. Raises BadPayload where the conversation is not what the API promises.
     """
     texts = tuple(api.texts(body))
     found: list[tuple[Source, Place | None]] = [(source, None) for source in contexts]
@@ -167,6 +168,8 @@ def parse(
     if query is None:
         query, turn = _question(texts, places)
         query_from = f"{api.turns}.{turn}" if turn is not None else ""
+        if calls := latest_calls(api, body, -1 if turn is None else turn):
+            query = f"{query}\n{calls}".strip()
     return Payload(query, tuple(source for source, _ in found), places, body, api, texts, query_from, cached)
 
 

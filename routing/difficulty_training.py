@@ -3,7 +3,7 @@
 Deterministic: the same rows in the same order give the same bytes on the same machine. Penalised maximum likelihood with
 the shared part and every model's own part penalised apart (a hierarchical prior): what all models find hard is learned
 from all of them, and a model departs from it only where its own scores insist. Boosted trees on the same columns were
-worse within and across tasks, and a kernel machine no better across tasks at twenty times the size.
+worse within and across tasks, and a kernel machine hardly better at many times the size.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import typer
 from trimtab.commands.mcp import mcp
 from trimtab.commands.prices import prices
 from trimtab.commands.ranker import calibrate, train_ranker
+from trimtab.commands.train_router import train_router
 from trimtab.commands.whatif import whatif
 from trimtab.console import ConfigOption, FileArgument, JsonOption, err, fail, out, payload_of, read_text, told
 from trimtab.options import CompressIn, checked
@@ -107,6 +108,7 @@ def plan(file: FileArgument = "-", config: ConfigOption = None, as_json: JsonOpt
 
 app.command("train-ranker")(train_ranker)
 app.command()(calibrate)
+app.command("train-router")(train_router)
 app.command()(prices)
 app.command()(mcp)
 app.command()(whatif)

@@ -6,6 +6,7 @@ Everything up to the forwarding is synchronous and runs on the caller's thread; 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
@@ -18,8 +19,6 @@ from typing import Any
 import orjson
 
 from compressor import Kept, Ranker, Ranking
-from compressor.calibration import Calibration, shipped_calibration
-from compressor.fusion import Fusion, shipped_fusion
 from compressor.payload import BadPayload, parse
 from compressor.prompts import CHAT, Api
 from compressor.tokens import count_tokens, encoding_for_model
@@ -30,7 +29,6 @@ from routing.commitments import Drawdown
 from routing.errors import RoutingError
 from routing.forwarding import Router, Timeouts
 from routing.offers import Offer
-from routing.overlay import Overlay, overlay_with
 from routing.planner import Plan
 from routing.policy import alone
 from routing.price_refresh import PriceRefresh
@@ -39,12 +37,15 @@ from routing.replies import Reply
 from routing.standing import Called, called
 from routing.tongues import CHAT as CHAT_TONGUE
 from routing.tongues import Tongue
+from trimtab.auto import asks_for_quality, within_reach
 from trimtab.cache_marks import last_mark, marked
 from trimtab.contexts import originals_of
 from trimtab.conversations import Conversations, chain
-from trimtab.errors import BadRequest, BadSettings, TrimtabError
+from trimtab.difficulty import DifficultyRouter
+from trimtab.errors import BadRequest, TrimtabError
 from trimtab.expansion import expander_of
 from trimtab.experience import Experience
+from trimtab.loading import calibration_of, fusion_of, overlay_of
 from trimtab.options import CompressIn, Options, checked, read_options, sources_of
 from trimtab.preferences import read_preferences
 from trimtab.prepared import WORTH_TRIMMING_TOKENS, Body, Prepared, needs_of, receipt_id, untouched
@@ -99,15 +100,21 @@ class Trimtab:
             config = replace(config or Settings(), **{name: getattr(given, name) for name in settings})
         self.settings = config or Settings()
         self.prices = PriceRefresh(self.settings.providers)
-        self.catalog = Catalog(self.settings.providers, _overlay(self.settings.price_overlay), self.prices.current)
+        self.catalog = Catalog(self.settings.providers, overlay_of(self.settings), self.prices.current)
         self.drawdown = Drawdown(self.settings.commitments)
         self.experience = Experience(self.catalog, self.settings.history_file)
         self.conversations = Conversations()
         self._model = SentenceTransformerEncoder(self.settings.encoder)
         self.encoder = CachedEncoder(self._model, self.settings.cache_dir / "vectors", self.settings.cache_size_bytes)
         self.ranker = Ranker(
-            self.encoder, self.settings.marker, _fusion(self.settings.ranker), _calibration(self.settings)
+            self.encoder, self.settings.marker, fusion_of(self.settings), calibration_of(self.settings)
         )
+
+    @functools.cached_property
+    def difficulty(self) -> DifficultyRouter:
+        """Judges how likely each model is to answer a prompt well. Raises BadSettings for weights of another encoder."""
+        file = self.settings.router
+        return DifficultyRouter.of(self.encoder, None if file is None else str(file), self.settings.auto.shares)
 
     def compress(
         self,
@@ -315,8 +322,9 @@ class Trimtab:
         if not isinstance(model, str) or not model:
             raise BadRequest("model", 'must name a model, such as "gpt-6.1-sol"')
         options = read_options(body)
+        body, options = (body, options) if offers else self.settings.auto.opened(body, options)
         contexts = sources_of(options.contexts or ())
-        encoding = encoding_for_model(model)
+        encoding = encoding_for_model(str(body["model"]))
         wanted = (
             None if offers else read_preferences(body, options, self.catalog, lambda m: self._sold(m, options, now))
         )
@@ -358,12 +366,18 @@ class Trimtab:
         asked = request.chain()
         expected = self.experience.expected(asked, context_apart=request.context_apart)
         needs = needs_of(request, ranking, expected.carried, self.settings.min_coverage)
+        wish = self.settings.auto.min_quality if self.settings.auto.models(request.model) else None
+        qualities: Mapping[str, float] = {}
+        if asks_for_quality(request.options, wish):
+            qualities = self.difficulty.qualities(payload.query or "?", request.offers)
+        needs, unreached = within_reach(needs, wish, qualities)
         standings = self.experience.standings(
             request.offers,
             request.known_chain(),
             input_tokens=needs.fixed_tokens + ranking.full_tokens,
             route=request.options.route,
             answers=request.answers,
+            qualities=qualities,
         )
         chosen = request.admitted.plan(ranking, needs, standings)
         planned = time.perf_counter()
@@ -385,7 +399,9 @@ class Trimtab:
         )
         stages = (("rank", ranked - began), ("plan", planned - ranked), ("cut", cut - planned))
         stage_ms = tuple((name, round(s * 1000, 3)) for name, s in stages)
-        receipt = replace(receipt, stage_ms=stage_ms, notes=notes, cut=tuple(each.cut for each in originals))
+        receipt = replace(
+            receipt, stage_ms=stage_ms, notes=(*unreached, *notes), cut=tuple(each.cut for each in originals)
+        )
         return Prepared(
             request,
             body,
@@ -423,29 +439,3 @@ def _answer(reply: Reply) -> Mapping[str, Any]:
         return answer
     said = (reply.body or b"").decode(errors="replace")[:500]
     return {"error": {"message": said, "type": "upstream_error", "param": None, "code": None}}
-
-
-def _fusion(file: str | None) -> Fusion:
-    if file is None:
-        return shipped_fusion()
-    try:
-        return Fusion.load(Path(file))
-    except (OSError, ValueError, KeyError) as error:
-        raise BadSettings(f"ranker: {error}") from None
-
-
-def _calibration(settings: Settings) -> Calibration | None:
-    """The settings' own, else the shipped one, which is about the shipped weights: nothing is known of others."""
-    try:
-        if settings.calibration is not None:
-            return Calibration.load(settings.calibration)
-        return None if settings.ranker is not None else shipped_calibration()
-    except ValueError as error:
-        raise BadSettings(f"calibration: {error}") from None
-
-
-def _overlay(file: Path | None) -> Overlay:
-    try:
-        return overlay_with(file)
-    except ValueError as error:
-        raise BadSettings(f"price_overlay: {error}") from None

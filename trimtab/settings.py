@@ -25,6 +25,7 @@ from compressor.ranking import DEFAULT_MARKER
 from retrieval.vectors import DEFAULT_SIZE_LIMIT_BYTES
 from routing.catalog import Provider
 from routing.commitments import Commitment, commitments_of
+from trimtab.auto import Auto
 from trimtab.errors import BadSettings
 
 MIB = 2**20
@@ -44,9 +45,11 @@ class Settings:
     `min_coverage`: the expected evidence to keep where a request asks for no budget. `marker` shows where something was
     left out. `max_body_bytes` is Anthropic's own limit for a request. The timeouts are those of `routing`'s `Timeouts`.
     `history_file`: where what bills taught (lengths of answers, errors of our token counts) is kept over a restart; None
-    for nowhere. `calibration`: a file that `trimtab calibrate` wrote; None for the shipped one. `price_overlay`: a TOML file that corrects and adds prices. `refresh_prices_hours`: how often the price list is fetched
-    anew; None for never. `keep_contexts_hours`: how long the originals of what was cut can be had back; 0 keeps none.
-    `commitments`: capacity that is paid for already (docs/prices.md has all three).
+    for nowhere. `calibration`: a file that `trimtab calibrate` wrote; None for the shipped one. `router`: a file that
+    `trimtab train-router` wrote; `auto`: what `model: "auto"` chooses from (docs/router.md). `price_overlay`: a TOML file
+    that corrects and adds prices. `refresh_prices_hours`: how often the price list is fetched anew; None for never.
+    `commitments`: capacity that is paid for already (docs/prices.md has all three). `keep_contexts_hours`: how long the
+    originals of what was cut can be had back; 0 keeps none.
     """
 
     providers: tuple[Provider, ...] = ()
@@ -55,6 +58,8 @@ class Settings:
     encoder: str | None = None
     ranker: str | None = None
     calibration: Path | None = None
+    router: Path | None = None
+    auto: Auto = field(default_factory=Auto)
     min_coverage: float = 0.95
     marker: str = DEFAULT_MARKER
     max_body_bytes: int = 32 * MIB
@@ -115,9 +120,11 @@ class Settings:
 def _typed(name: str, value: Any, kind: str) -> Any:
     if value is None and "None" in kind:
         return None
-    if name == "commitments":
+    if name in ("commitments", "auto"):
+        if isinstance(value, Auto):
+            return value
         try:
-            return commitments_of(value)
+            return commitments_of(value) if name == "commitments" else Auto.of(value)
         except ValueError as error:
             raise BadSettings(str(error)) from None
     if name == "providers":

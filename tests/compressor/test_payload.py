@@ -130,10 +130,9 @@ def test_tool_outputs_and_content_parts() -> None:
         {"role": "tool", "tool_call_id": "call_1", "content": LONG},
     )
     payload = parse_chat(body)
-    assert (
-        payload.query == "<search_results>\n\n</search_results>\nHow large may an upload be?"
-        or payload.query.endswith("How large may an upload be?")
-    )
+    question, call = payload.query.rsplit("\n", 1)
+    assert question.endswith("How large may an upload be?")
+    assert call == 'look_up {"what": "limits"}'
     assert [source.text.strip() for source in payload.sources] == ["Uploads may be 5 GB.", "Keys are rotated.", LONG]
     after = payload.rebuilt(kept(payload, "Uploads may be 5 GB.", "", "A bucket holds 100 TB"))["messages"]
     assert after[0]["content"][1] == IMAGE

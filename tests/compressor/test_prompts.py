@@ -184,7 +184,8 @@ def test_what_is_cached_stays_on_openais_surfaces_too() -> None:
 
 
 def test_the_question_is_the_users_last_word() -> None:
-    assert parse(MESSAGES, messages([document(DOC), ASKS], [CALL], [result(LONG)])).query == ASKS["text"]
+    asked = parse(MESSAGES, messages([document(DOC), ASKS], [CALL], [result(LONG)])).query
+    assert asked.splitlines()[0] == ASKS["text"]  # and what the tool was asked since (test_calls)
     said = [result(LONG), {"type": "text", "text": "And now?"}]
     assert parse(MESSAGES, messages([document(DOC), ASKS], [CALL], said)).query == "And now?"
     assert parse(RESPONSES, responses("How large?")).query == "How large?"

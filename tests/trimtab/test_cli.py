@@ -66,7 +66,8 @@ def test_compress_json_to_json(tmp_path: Path) -> None:
     asked = json.dumps({"query": QUESTION, "contexts": CONTEXTS, "ratio": 0.3})
     result = run("compress", "--json", stdin=asked)
     told = json.loads(result.stdout)
-    assert list(told) == ["contexts", "tokens_before", "tokens_after", "coverage_estimate", "dropped", "ms"]
+    names = ("contexts", "tokens_before", "tokens_after", "coverage_estimate", "dropped", "ms")
+    assert list(told) == [*names, "lossless_tokens", "coverage_basis"]
     assert [each["id"] for each in told["contexts"]] == ["limits", "security", "regions"]
     assert told["tokens_after"] <= 0.3 * told["tokens_before"]
     other = json.loads(run("compress", "--json", "--query", "Where are buckets?", "--ratio", "0.3", stdin=asked).stdout)

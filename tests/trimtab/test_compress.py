@@ -19,7 +19,7 @@ from compressor.tokens import count_each, count_tokens
 from tests.trimtab.asking import CONTEXTS, QUESTION, serving
 from trimtab import BadRequest, Compressed, Trimtab
 
-GAPS = (" … ", "\n…\n", ", ", "")
+GAPS = (" … ", "\n…\n", ", ", "\n", "")
 TEXTS = [
     "An upload may be 5 GB. A bucket holds 100 TB. Names have 63 letters. There is no limit on the number of objects.",
     "",
@@ -71,11 +71,14 @@ def test_http_and_python_answer_alike_and_in_the_promised_shape(
     answer = client.post("/v1/compress", json={"query": QUESTION, "contexts": contexts, "model": "gpt-5", **size})
     assert answer.status_code == 200
     told = answer.json()
-    assert list(told) == ["contexts", "tokens_before", "tokens_after", "coverage_estimate", "dropped", "ms"]
+    assert list(told) == [
+        *("contexts", "tokens_before", "tokens_after", "coverage_estimate", "dropped", "ms"),
+        *("lossless_tokens", "coverage_basis"),
+    ]
     assert [list(each) for each in told["contexts"]] == [["id", "text", "spans"]] * 4
     assert [each["id"] for each in told["contexts"]] == ["limits", "1", "2", "3"]
     assert told["contexts"][1] == {"id": "1", "text": "", "spans": []}
-    assert [type(told[name]) for name in list(told)[1:]] == [int, int, float, int, float]
+    assert [type(told[name]) for name in list(told)[1:]] == [int, int, float, int, float, int, str]
     result = trimtab.compress(QUESTION, contexts, model="gpt-5", **size)
     check(result, TEXTS, size.get("budget_tokens"))
     kept = [{"id": k.id, "text": k.text, "spans": [list(span) for span in k.spans]} for k in result.contexts]
