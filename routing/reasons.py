@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ _PARTS = (
 
 
 def with_why(candidate: Candidate, why: str) -> Candidate:
-    return replace(candidate, why=why)
+    return candidate._replace(why=why)
 
 
 def behind(candidate: Candidate, chosen: Candidate) -> str:

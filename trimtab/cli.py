@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trimtab.commands.inspect import inspect
 from trimtab.commands.mcp import mcp
 from trimtab.commands.prices import prices
 from trimtab.commands.ranker import calibrate, train_ranker
@@ -20,6 +22,7 @@ from trimtab.console import ConfigOption, FileArgument, JsonOption, err, fail, o
 from trimtab.options import CompressIn, checked
 from trimtab.pipeline import Trimtab
 from trimtab.tables import plan_table
+from trimtab.zero_config import no_key, providers_in
 
 app = typer.Typer(
     help="Trim a request's context, plan the cheapest way to get it answered, and forward it.",
@@ -45,7 +48,10 @@ def serve(
     from trimtab.app import create_app
 
     with told():
-        served = create_app(Trimtab(config))
+        trimtab = Trimtab(config) if config else Trimtab(providers=providers_in(os.environ))
+        if not trimtab.catalog.providers:
+            err.print(no_key(), style="yellow")
+        served = create_app(trimtab)
     uvicorn.run(served, host=host, port=port, log_level="info", access_log=False, timeout_graceful_shutdown=30)
 
 
@@ -110,6 +116,7 @@ app.command("train-ranker")(train_ranker)
 app.command()(calibrate)
 app.command("train-router")(train_router)
 app.command()(prices)
+app.command()(inspect)
 app.command()(mcp)
 app.command()(whatif)
 
