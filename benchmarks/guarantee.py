@@ -111,7 +111,7 @@ def cuts_of(items: Mapping[str, Sequence[Item]], progress: Progress) -> list[Cut
 
 
 def _cut(item: Item, fusion: Fusion) -> tuple[Floats, Floats, Floats]:
-    found = fused(item.known, fusion)
+    found = fused(item.known, fusion, item.segments)
     ranking = item.ranked(found.scores, found.shares)
     kept = kept_shares(item.labelled, ranking)
     full_tokens = ranking.full_tokens

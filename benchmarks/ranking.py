@@ -112,7 +112,7 @@ def _arms(own: Sequence[Item], others: Sequence[Example]) -> dict[str, list[tupl
 
 
 def _with(items: Sequence[Item], fusion: Fusion) -> list[tuple[float, ...]]:
-    return [_kept(item, fused(item.known, fusion)[0]) for item in items]
+    return [_kept(item, fused(item.known, fusion, item.segments)[0]) for item in items]
 
 
 def _kept(item: Item, scores: Scores) -> tuple[float, ...]:

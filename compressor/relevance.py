@@ -28,6 +28,8 @@ Scores = NDArray[np.float64]
 
 PRIOR_WEIGHT = 0.5
 NAMED_BONUS = 2.0  # standard deviations
+BETWEEN = 2  # segments: how far on either side a better one may stand
+BETWEEN_LOSS = 0.5  # standard deviations
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Ranker:
     def _judged(
         self, query: str, sources: tuple[Source, ...], segments: tuple[Segment, ...], encoding: str
     ) -> tuple[Ranking, Scores]:
-        found = fused(self.evidence(query, sources, segments), self.fusion)
+        found = fused(self.evidence(query, sources, segments), self.fusion, segments)
         scores = found.scores + NAMED_BONUS * named(query, segments, sources)
         bound = None
         if self.calibration is not None:
@@ -94,9 +96,24 @@ class Fused(NamedTuple):
     signature: Scores
 
 
-def fused(known: Evidence, fusion: Fusion) -> Fused:
+def fused(known: Evidence, fusion: Fusion, segments: Sequence[Segment]) -> Fused:
     """What the trees and the prior make of a payload's features."""
     log_odds = fusion.log_odds(known.matrix)
     chances = 1 / (1 + np.exp(-log_odds))
     held = np.asarray(chances / chances.sum())
-    return Fused(standardised(log_odds) + PRIOR_WEIGHT * known.prior, held, signature(log_odds, held, known.matrix))
+    scores = between(standardised(log_odds) + PRIOR_WEIGHT * known.prior, segments)
+    return Fused(scores, held, signature(log_odds, held, known.matrix))
+
+
+def between(scores: Scores, segments: Sequence[Segment]) -> Scores:
+    """The scores, where a segment between two better ones of its source is little worse than the lesser of them.
+
+    Evidence is more often a passage than a sentence, and what stands in its middle may resemble the question least.
+    """
+    source = np.fromiter((segment.source for segment in segments), np.int64, len(segments))
+    before, after = (np.full(len(scores), -np.inf) for _ in range(2))
+    for step in range(1, min(BETWEEN, len(scores) - 1) + 1):
+        same = source[step:] == source[:-step]
+        before[step:] = np.where(same, np.maximum(before[step:], scores[:-step]), before[step:])
+        after[:-step] = np.where(same, np.maximum(after[:-step], scores[step:]), after[:-step])
+    return np.maximum(scores, np.minimum(before, after) - BETWEEN_LOSS)

@@ -99,6 +99,8 @@ def _show(
     for name, value in receipt.items():
         if name == "attempts":
             value = ", ".join(f"{a['provider']}: {a['outcome']} in {a['latency_ms']:.0f} ms" for a in value)
+        elif name == "cut":
+            value = f"{len(value)} contexts; GET /v1/contexts/DIGEST gives each one back whole"
         elif name == "ms":
             value = ", ".join(f"{stage} {ms:.1f}" for stage, ms in value.items())
         if value not in (None, [], ""):

@@ -42,7 +42,7 @@ from trimtab.cache_marks import last_mark, marked
 from trimtab.contexts import originals_of
 from trimtab.conversations import Conversations, chain
 from trimtab.difficulty import DifficultyRouter
-from trimtab.errors import BadRequest, TrimtabError
+from trimtab.errors import BadRequest, BadSettings, TrimtabError
 from trimtab.expansion import expander_of
 from trimtab.experience import Experience
 from trimtab.loading import calibration_of, fusion_of, overlay_of
@@ -111,10 +111,18 @@ class Trimtab:
         )
 
     @functools.cached_property
-    def difficulty(self) -> DifficultyRouter:
-        """Judges how likely each model is to answer a prompt well. Raises BadSettings for weights of another encoder."""
+    def difficulty(self) -> DifficultyRouter | None:
+        """Judges how likely each model is to answer a prompt well; None where the shipped weights do not know this encoder.
+
+        Raises BadSettings where `router` names weights of another encoder.
+        """
         file = self.settings.router
-        return DifficultyRouter.of(self.encoder, None if file is None else str(file), self.settings.auto.shares)
+        try:
+            return DifficultyRouter.of(self.encoder, None if file is None else str(file), self.settings.auto.shares)
+        except BadSettings:
+            if file is not None:
+                raise
+            return None
 
     def compress(
         self,
@@ -368,7 +376,7 @@ class Trimtab:
         needs = needs_of(request, ranking, expected.carried, self.settings.min_coverage)
         wish = self.settings.auto.min_quality if self.settings.auto.models(request.model) else None
         qualities: Mapping[str, float] = {}
-        if asks_for_quality(request.options, wish):
+        if asks_for_quality(request.options, wish) and self.difficulty is not None:
             qualities = self.difficulty.qualities(payload.query or "?", request.offers)
         needs, unreached = within_reach(needs, wish, qualities)
         standings = self.experience.standings(

@@ -164,7 +164,7 @@ def test_the_whole_payload_comes_back_byte_for_byte() -> None:
 
 def test_nothing_to_cut() -> None:
     ranking = ranked([])
-    assert ranking.cut(0) == Trimmed((), 0, 0, 1.0, 0)
+    assert ranking.cut(0) == Trimmed((), 0, 0, 1.0, 0, coverage_basis="nothing is lost")
     assert ranking.coverage(0) == 1
     assert ranking.budget_for(0.9) == 0
     blank = ranked(["", "  \n"])

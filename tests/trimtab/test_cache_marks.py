@@ -178,7 +178,7 @@ class TestThePlanKnowsWhatIsCached:
                 read, written = usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"]
                 assert (candidate.cache_read_tokens > 0) == (read > 0) == (number >= 2)
                 assert candidate.cache_read_tokens == pytest.approx(read, rel=0.02)
-                assert candidate.cache_write_tokens == pytest.approx(written, rel=0.1)
+                assert candidate.cache_write_tokens == pytest.approx(written, rel=0.1, abs=30)
 
     def test_a_mark_that_was_never_answered_wrote_nothing(self) -> None:
         with LoopbackProvider(tongue=ANTHROPIC) as server, edge(anthropic(server)) as (client, trimtab):

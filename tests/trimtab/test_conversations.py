@@ -184,7 +184,7 @@ class TestEachTurnExtendsTheLast:
             else {"system": client.rules, "messages": client.messages}
         )
         edge.forwarded({"model": "m", "max_tokens": 64, **prompt, "trimtab": SIZE})
-        assert queries == ["What do the invoices cost?"] * 2
+        assert queries == ["What do the invoices cost?", "What do the invoices cost?\nread {}"]
 
 
 class TestWhoeverLeavesThePathIsServedFromThereOn:
