@@ -192,9 +192,10 @@ class TestTheMargin:
 
 
 def full_to_the_boundary() -> dict[str, Any]:
-    sentence = "The upload limit is high."
-    text = " ".join([sentence] * 84)
-    contexts = [f"{text} {number}." for number in range(32_600 // count_tokens(text))]
+    """A question that one sentence answers, among walls of text that could go without a loss."""
+    text = " ".join(["Moss grows on the old garden wall, and rain falls on it in spring."] * 40)
+    contexts = [f"{text} {number}." for number in range(32_500 // count_tokens(text))]
+    contexts[7] = f"The upload limit is high, as high as 5 GB. {contexts[7]}"
     return {
         "model": "qwen3-max",
         "max_tokens": 9,
