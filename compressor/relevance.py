@@ -116,4 +116,4 @@ def between(scores: Scores, segments: Sequence[Segment]) -> Scores:
         same = source[step:] == source[:-step]
         before[step:] = np.where(same, np.maximum(before[step:], scores[:-step]), before[step:])
         after[:-step] = np.where(same, np.maximum(after[:-step], scores[step:]), after[:-step])
-    return np.maximum(scores, np.minimum(before, after) - BETWEEN_LOSS)
+    return np.asarray(np.maximum(scores, np.minimum(before, after) - BETWEEN_LOSS))

@@ -95,9 +95,14 @@ class Experience:
         )
 
     def rules(self, offer: Offer) -> CacheRules:
-        """How the offer's provider caches prefixes; no cache where nobody is configured (list prices alone)."""
+        """How the offer's provider caches prefixes. Of one that is not configured (middleware calls it) the model's name
+        says whose it is; Anthropic's caches what is marked alone, and middleware marks nothing."""
         provider = self._catalog.provider(offer.provider)
-        return CacheRules() if provider is None else rules_of(provider.kind, offer.model)
+        if provider is not None:
+            return rules_of(provider.kind, offer.model)
+        if "claude" in offer.model:
+            return CacheRules()
+        return rules_of("gemini" if "gemini" in offer.model else "openai", offer.model)
 
     def warm(self, offers: Sequence[Offer], chain: Sequence[Link]) -> int:
         """The most tokens of `chain` that any offer has read lately. A cache that keeps only what is marked counts as if

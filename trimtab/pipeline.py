@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from compressor import Kept, Ranker, Ranking
 from compressor.payload import BadPayload, parse
 from compressor.prompts import CHAT, Api
@@ -28,7 +26,7 @@ from routing.catalog import Catalog
 from routing.commitments import Drawdown
 from routing.errors import RoutingError
 from routing.forwarding import Router, Timeouts
-from routing.offers import Offer
+from routing.offers import Offer, Usage
 from routing.planner import Plan
 from routing.policy import alone
 from routing.price_refresh import PriceRefresh
@@ -39,6 +37,7 @@ from routing.tongues import CHAT as CHAT_TONGUE
 from routing.tongues import Tongue
 from trimtab.auto import asks_for_quality, within_reach
 from trimtab.cache_marks import last_mark, marked
+from trimtab.completion import Completion, answer_of
 from trimtab.contexts import originals_of
 from trimtab.conversations import Conversations, chain
 from trimtab.difficulty import DifficultyRouter
@@ -69,15 +68,6 @@ class Compressed:
     ms: float
     lossless_tokens: int = 0
     coverage_basis: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A finished chat completion. `answer` is the provider's own object, `status` its HTTP status."""
-
-    status: int
-    answer: Mapping[str, Any]
-    receipt: Receipt
 
 
 class Trimtab:
@@ -220,7 +210,7 @@ class Trimtab:
         prepared = await asyncio.to_thread(self.prepare, body)
         reply = await self.forward(prepared, router, stream=False)
         self.learn(prepared, reply)
-        return Completion(reply.status, _answer(reply), self.settle(prepared, reply))
+        return Completion(reply.status, answer_of(reply), self.settle(prepared, reply))
 
     def router(self) -> Router:
         """The connections to the configured providers, for one event loop. To be closed: `async with trimtab.router()`."""
@@ -276,17 +266,20 @@ class Trimtab:
 
     def learn(self, prepared: Prepared, reply: Reply) -> None:
         """Note what an answer taught, once it is over: what is warm where, what was billed, and what is used up."""
-        if not 200 <= reply.status < 300:
-            return
+        if 200 <= reply.status < 300:
+            # what was planned is the first round; every one is billed
+            rounds = reply.rounds if isinstance(reply, Expanded) else (reply,)
+            self.taught(prepared, [(each.offer, each.usage) for each in rounds])
+
+    def taught(self, prepared: Prepared, calls: Sequence[tuple[Offer, Usage | None]]) -> None:
+        """`learn`, for whoever calls providers by other means: who was called, and what each billed."""
         try:
-            self._note(prepared, reply)
+            self._note(prepared, calls)
         except Exception as defect:  # noqa: BLE001 (the answer is there and is paid for: a defect of ours must not cost it)
             logger.error("nothing was learned from an answer (%s)", type(defect).__name__)
 
-    def _note(self, prepared: Prepared, reply: Reply) -> None:
-        # what was planned is the first round; every one is billed
-        rounds = reply.rounds if isinstance(reply, Expanded) else (reply,)
-        request, offer, usage = prepared.request, rounds[0].offer, rounds[0].usage
+    def _note(self, prepared: Prepared, calls: Sequence[tuple[Offer, Usage | None]]) -> None:
+        request, (offer, usage) = prepared.request, calls[0]
         beside = request.payload.beside if request.context_apart else None
         self.conversations.sent(request.api, request.asked, request.digests, prepared.body, beside)
         sent = prepared.marked.get(called(offer), prepared.body)
@@ -300,9 +293,9 @@ class Trimtab:
             answers=request.answers,
             marked_turn=last_mark(request.api, sent) if self.experience.rules(offer).marked else None,
         )
-        for each in rounds:
-            if each.usage is not None and prepared.receipt.at is not None:
-                self.drawdown.bill(each.offer, each.usage, prepared.receipt.at)
+        for each, billed in calls:
+            if billed is not None and prepared.receipt.at is not None:
+                self.drawdown.bill(each, billed, prepared.receipt.at)
 
     def prepare(self, body: Mapping[str, Any], offers: Sequence[Offer] = (), api: Api = CHAT) -> Prepared:
         """Everything that happens before a request is sent. CPU-bound: run it in a thread beside an event loop.
@@ -435,15 +428,3 @@ class Trimtab:
             return {}
         with_mark = marked(request.api, body, request.sent_turn(body, turn))
         return {} if with_mark is None else {called(candidate.offer): with_mark}
-
-
-def _answer(reply: Reply) -> Mapping[str, Any]:
-    """The provider's object. A success is one for certain; an error page that is none is wrapped in OpenAI's shape."""
-    try:
-        answer = orjson.loads(reply.body or b"")
-    except orjson.JSONDecodeError:
-        answer = None
-    if isinstance(answer, dict):
-        return answer
-    said = (reply.body or b"").decode(errors="replace")[:500]
-    return {"error": {"message": said, "type": "upstream_error", "param": None, "code": None}}

@@ -11,7 +11,7 @@ import functools
 import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -45,10 +45,14 @@ class TrimmedRequest:
     receipt: Receipt
     offer: Offer | None = None
     """What the answer is priced at; None where the price or the model is unknown."""
+    learn: Callable[[Usage | None], None] | None = None
+    """Told the bill, so that later requests are planned with it."""
 
     def settled(self, usage: Usage | None, provider_ms: float) -> Receipt:
         """The receipt once the provider has answered and said what it took (None: it did not say)."""
         stages = (("provider", round(provider_ms, 3)),)
+        if self.learn is not None:
+            self.learn(usage)
         if self.offer is not None:
             return settled(self.receipt, answered=self.offer, baseline=self.offer, usage=usage, stage_ms=stages)
         receipt = replace(self.receipt, stage_ms=self.receipt.stage_ms + stages)
@@ -106,7 +110,10 @@ def trim(trimtab: Trimtab, body: Mapping[str, Any], seller: str | None = None, a
     receipt = prepared.receipt
     if offer is None:
         receipt = replace(receipt, provider=seller, expected_cost_usd=None, baseline_cost_usd=None, prices_version=None)
-    return TrimmedRequest(prepared.body, receipt, offer)
+    trimtab.experience.came(prepared.asked)
+    return TrimmedRequest(
+        prepared.body, receipt, offer, lambda usage: trimtab.taught(prepared, [(prepared.offers[0], usage)])
+    )
 
 
 @dataclass(frozen=True, slots=True)

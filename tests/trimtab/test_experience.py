@@ -12,7 +12,7 @@ import pytest
 from compressor.tokens import count_tokens
 from routing.catalog import Catalog, Provider
 from routing.offers import Offer, Usage
-from routing.prompt_cache import CacheRules, Link
+from routing.prompt_cache import Link
 from routing.standing import called
 from tests.loopback import LoopbackProvider, ok, status
 from tests.retrieval.fake_encoder import WordEncoder
@@ -68,12 +68,13 @@ class TestWhatIsWarm:
         experience.answered(offers()["a"], CHAIN, estimated_tokens=None, usage=None, marked_turn=2)
         assert self.warm(experience, [*CHAIN[:3], Link(b"other", 9_000)])["a"] == 0
 
-    def test_nowhere_where_nobody_is_configured(self) -> None:
+    @pytest.mark.parametrize(("model", "tokens"), [("gpt-6.1-sol", 8_000), ("claude-sonnet-5-5", 0)])
+    def test_where_middleware_calls_a_maker_by_its_models_name(self, model: str, tokens: int) -> None:
+        """Nobody is configured: the client has the address. Middleware marks nothing, so Anthropic holds nothing."""
         experience = Experience(Catalog(), clock=Clock())
-        (offer,) = Catalog().offers(["gpt-6.1-sol"], datetime.now(UTC))
-        assert experience.rules(offer) == CacheRules()
+        (offer,) = Catalog().offers([model], datetime.now(UTC))
         experience.answered(offer, CHAIN, estimated_tokens=None, usage=None)
-        assert experience.warm((offer,), CHAIN) == 0
+        assert experience.warm((offer,), CHAIN) == tokens
 
     def test_nothing_once_it_is_forgotten(self) -> None:
         experience = Experience(Catalog(PROVIDERS), clock=Clock())

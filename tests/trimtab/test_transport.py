@@ -398,3 +398,18 @@ def test_a_body_that_is_streamed_asynchronously_is_trimmed_too(provider: Loopbac
     response = asyncio.run(ask())
     assert response.json()["choices"][0]["message"]["content"] == "Yes."
     assert len(sent_text(provider.requests[-1].json)) < len(stuffed())
+
+
+def test_turns_that_come_back_are_sent_as_they_were(provider: LoopbackProvider) -> None:
+    """What a provider has read stays in its prompt cache only if the next turn begins with it, byte for byte."""
+    rules = "Answer from the documents alone, and say so where they do not tell. " * 120
+    first = asking(model="gpt-5-mini")
+    first["messages"] = [{"role": "system", "content": rules}, *first["messages"]]
+    turns = [*first["messages"], {"role": "assistant", "content": "So it is."}]
+    second = {**first, "messages": [*turns, {"role": "user", "content": "And who may raise it?"}]}
+    with httpx.Client(transport=TrimtabTransport(httpx.HTTPTransport(), Trimtab())) as client:
+        for body in (first, second):
+            client.post(f"{provider.base_url}/chat/completions", json=body)
+    before, after = (request.json["messages"] for request in provider.requests[-2:])
+    assert before != first["messages"]
+    assert after[: len(before)] == before
