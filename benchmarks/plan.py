@@ -217,7 +217,7 @@ def _section(ways: Mapping[str, Sequence[_Bought]]) -> Section:
             f"List prices of {PRICES_VERSION} at {DAY:%Y-%m-%d %H:%M} UTC. The caller names models that would all do, so "
             "what a model is worth plays no part. Coverage is what trimtab kept on this run's questions at each ratio, "
             "taken to hold at every size. Six of the requests lie above a price boundary of one of their models, three go on "
-            "from a warm prompt cache, five may take longer (flex). Everybody is billed for warm tokens and boundaries alike; "
+            "from a warm prompt cache, four may take longer (flex). Everybody is billed for warm tokens and boundaries alike; "
             "the other ways of choosing do not know of them. Output that grows with a shorter prompt is left out.",
         ),
         tables=(
