@@ -366,7 +366,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_megabyte_of_marks_takes_linear_time(name: str) -> None:
     text = HOSTILE[name] * (MEGABYTE // len(HOSTILE[name])) + "x\n\nWhat?"
-    assert seconds(text) < 1  # quadratic would be hours
+    assert seconds(text) < 5  # quadratic would be hours
     for part in (text[-9000:], text[:9000]):
         checked(part, whole=True)
         checked(part)
@@ -384,7 +384,7 @@ NESTED = (
 
 @pytest.mark.parametrize("number", range(len(NESTED)))
 def test_a_megabyte_of_nested_marks_takes_linear_time(number: int) -> None:
-    assert seconds(NESTED[number]) < 1
+    assert seconds(NESTED[number]) < 5
 
 
 def seconds(text: str) -> float:
