@@ -15,3 +15,9 @@ from retrieval import SentenceTransformerEncoder
 def encoder() -> SentenceTransformerEncoder:
     """The default encoder: real weights, loaded at its first use."""
     return SentenceTransformerEncoder()
+
+
+@pytest.fixture(autouse=True)
+def each_library_has_its_own_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiteLLM points tiktoken at its own files when it is imported, and LlamaIndex then does not find those that it brings."""
+    monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
