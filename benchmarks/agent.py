@@ -37,7 +37,6 @@ TRACES = 3
 QUICK_TRACES = 1
 COVERAGES = (0.95, 0.90)
 BUDGET_TOKENS = 1_000
-CALL_TOO = ", told the call"
 MODEL = "gpt-5-mini"
 DAY = datetime(2026, 11, 2, 14, 0, tzinfo=UTC)
 ANSWER_TOKENS = 300
@@ -132,13 +131,10 @@ def keep_last(count: int) -> Trimmer:
     return trim
 
 
-def with_trimtab(
-    folder: Path, provider: CachingProvider, *, call_too: bool = False, **options: float | None
-) -> Trimmer:
+def with_trimtab(folder: Path, provider: CachingProvider, **options: float | None) -> Trimmer:
     """trimtab's own pipeline, over HTTP to `provider`, so that it knows what was sent before and what is still cached.
 
-    It ranks by the task, which is the last thing that a user said; with `call_too` its `query` option says beside that
-    which call the newest output answers, as the author of an agent can.
+    It ranks by the task, which is the last thing that a user said, and by the calls that the newest outputs answer.
     """
     from trimtab import Trimtab
 
@@ -147,18 +143,11 @@ def with_trimtab(
     trimtab.warm_up()
 
     def trim(messages: Messages) -> tuple[Messages, float]:
-        query = {"query": _task_and_call(messages)} if call_too else {}
-        completion = trimtab.complete({"model": MODEL, "messages": messages, "trimtab": {**options, **query}})
+        completion = trimtab.complete({"model": MODEL, "messages": messages, "trimtab": options})
         spent_ms = sum(ms for stage, ms in completion.receipt.stage_ms if stage != "provider")
         return list(provider.bodies[-1]["messages"]), spent_ms
 
     return trim
-
-
-def _task_and_call(messages: Messages) -> str:
-    task = next(each["content"] for each in messages if each["role"] == "user")
-    call = next(each["tool_calls"][-1]["function"] for each in reversed(messages) if each["role"] == "assistant")
-    return f"{task}\n{call['name']} {call['arguments']}"
 
 
 def with_headroom() -> Trimmer:
@@ -185,19 +174,15 @@ def _arms(folder: Path, stack: ExitStack) -> tuple[list[Arm], list[tuple[str, st
         Arm("keep the last 3 outputs", keep_last(3), (REMOVED,)),
     ]
 
-    def ours(
-        name: str, *, call_too: bool = False, min_coverage: float | None = None, budget: int | None = None
-    ) -> None:
+    def ours(name: str, *, min_coverage: float | None = None, budget: int | None = None) -> None:
         provider = stack.enter_context(caching_provider("openai"))
         options = {"min_coverage": min_coverage, "budget_tokens": budget}
-        trim = with_trimtab(folder / "agent", provider, call_too=call_too, **options)
-        arms.append(Arm(f"trimtab, {name}{CALL_TOO if call_too else ''}", trim, TRIMTAB_MARKERS, budget))
+        trim = with_trimtab(folder / "agent", provider, **options)
+        arms.append(Arm(f"trimtab, {name}", trim, TRIMTAB_MARKERS, budget))
 
     for coverage in COVERAGES:
         ours(f"coverage {coverage:.2f}", min_coverage=coverage)
-    ours(f"coverage {COVERAGES[-1]:.2f}", min_coverage=COVERAGES[-1], call_too=True)
-    for call_too in (False, True):
-        ours(f"{BUDGET_TOKENS:,} tokens an output", call_too=call_too, budget=BUDGET_TOKENS)
+    ours(f"{BUDGET_TOKENS:,} tokens an output", budget=BUDGET_TOKENS)
     try:
         arms.append(Arm("headroom", with_headroom()))
     except ModuleNotFoundError:
@@ -359,9 +344,9 @@ def _section(requests: Sequence[Request], absent: Sequence[tuple[str, str]], los
         notes=(
             "Every request of a scripted agent, which repeats its whole transcript each time. A need is an identifier that "
             "the next call or the answer must name; a request with a loss is one at which an agent would have to call again "
-            "or guess. Trimmers are told the task and nothing of what the next call will be; those 'told the call' also "
-            "which call the newest output answers. In these transcripts what is needed is in the row that was asked for; where "
-            "an agent looks for something else in an output, telling the call helps less.",
+            "or guess. Trimmers see the task and every call so far, and nothing of what the next call will be. In these "
+            "transcripts what is needed is in the row that was asked for, which favours trimtab: the newest calls are part of "
+            "its question. Where an agent looks for something else in an output, that helps less.",
             "The prefix cache is an automatic one: what two requests in a row share from their beginning on costs its read "
             "price. A cut that changes with every request shares little, and may cost more than sending everything; trimtab "
             "therefore sends earlier outputs as it sent them before, and a budget holds for the outputs that are new.",

@@ -1,4 +1,4 @@
-"""The command line: serve, demo, compress, plan, prices, train-ranker, bench."""
+"""The command line: serve, demo, compress, plan and bench; the other commands are in `trimtab.commands`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8400,
 ) -> None:
-    """Serve OpenAI's wire (and our own endpoints) over HTTP."""
+    """Serve OpenAI's and Anthropic's APIs, and our own endpoints, over HTTP."""
     import uvicorn
 
     from trimtab.app import create_app

@@ -36,7 +36,7 @@ PEERS: tuple[Peer, ...] = (
         "langchain",
         "LangChain EmbeddingsFilter, MiniLM",
         lambda *_: LangchainEmbeddingsFilter(),
-        "langchain-classic",
+        "langchain-community",  # what langchain-classic computes the similarity with, and does not require
         "pip install langchain-classic langchain-community",
     ),
     Peer(
