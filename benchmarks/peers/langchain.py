@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ class LangchainEmbeddingsFilter:
         from langchain_core.documents import Document
         from langchain_core.embeddings import Embeddings
 
+        importlib.import_module("langchain_community")  # the filter needs it at its first use only: better known now
         embedder = Embedder()
 
         class MiniLM(Embeddings):  # type: ignore[misc, unused-ignore]
