@@ -191,13 +191,20 @@ def settled(
     cut_tokens = (receipt.tokens_before or 0) - (receipt.tokens_after or 0)
     untouched = replace(usage, input_tokens=max(cached_tokens, usage.input_tokens + cut_tokens))
     return replace(
+        billed(receipt, usage),
+        billed_cost_usd=price(answered, usage),
+        baseline_cost_usd=price(baseline, untouched),
+    )
+
+
+def billed(receipt: Receipt, usage: Usage) -> Receipt:
+    """The receipt with the tokens that were billed, and no word on what they cost."""
+    return replace(
         receipt,
         input_tokens_billed=usage.input_tokens,
         output_tokens_billed=usage.output_tokens,
         cache_read_tokens_billed=usage.cache_read_tokens,
         cache_write_tokens_billed=usage.cache_write_tokens,
-        billed_cost_usd=price(answered, usage),
-        baseline_cost_usd=price(baseline, untouched),
     )
 
 

@@ -128,7 +128,9 @@ def _rewritten(request: ModelRequest[Any], trimmed: TrimmedRequest) -> ModelRequ
 
 
 def _with_receipt(response: ModelResponse[Any], trimmed: TrimmedRequest, began_s: float) -> ModelResponse[Any]:
-    receipt = trimmed.settled(_usage(response.result), (time.perf_counter() - began_s) * 1000).to_dict()
+    usage = _usage(response.result)
+    trimmed.learn(usage)
+    receipt = trimmed.settled(usage, (time.perf_counter() - began_s) * 1000).to_dict()
     result = [_noted(each, receipt) if isinstance(each, AIMessage) else each for each in response.result]
     return replace(response, result=result)
 

@@ -422,8 +422,7 @@ class Trimtab:
         """What goes to the chosen offer instead of `body`, where its prefix is worth marking for the provider's cache."""
         candidate = chosen.chosen
         if not (
-            candidate.cache_write_tokens
-            or (candidate.cache_read_tokens and self.experience.rules(candidate.offer).marked)
+            candidate.marks_cache or (candidate.cache_read_tokens and self.experience.rules(candidate.offer).marked)
         ):
             return {}
         with_mark = marked(request.api, body, request.sent_turn(body, turn))

@@ -72,7 +72,9 @@ class Request:
         first = min((place.turn for place in self.payload.places if place is not None), default=self.payload.turns)
         if self.context_apart:
             first = min(first, self.payload.beside)
-        return links(chain(self.api, self.payload.body), self.fixed_tokens)[: first + 1]
+        same = self.payload.body is self.asked  # as in a first turn: a long body is not digested twice
+        digests = self.digests if same else chain(self.api, self.payload.body)
+        return links(digests, self.fixed_tokens)[: first + 1]
 
     def sent_chain(self, body: Mapping[str, Any], kept: Sequence[Kept]) -> tuple[Link, ...]:
         """The request as it is sent: `body`, with what is `kept` of each source."""

@@ -21,7 +21,7 @@ from routing.chat_answer import to_bytes, to_event
 from routing.conversion import wants_usage
 from routing.errors import ProvidersFailed, RoutingError
 from routing.offers import Offer, Usage, price
-from routing.receipt import Expansion, Receipt, settled
+from routing.receipt import Expansion, Receipt, billed, settled
 from routing.replies import Reply
 from routing.streams import Garbage, error_event, parse_object
 from routing.tongues import CHAT, Tongue, error_bytes, retelling
@@ -120,11 +120,7 @@ class Expanded(Reply):
         if total is None:
             return told
         return replace(
-            told,
-            input_tokens_billed=total.input_tokens,
-            output_tokens_billed=total.output_tokens,
-            cache_read_tokens_billed=total.cache_read_tokens,
-            cache_write_tokens_billed=total.cache_write_tokens,
+            billed(told, total),
             billed_cost_usd=sum(
                 (price(each.offer, each.usage) for each in self.rounds if each.usage is not None), start=Decimal(0)
             ),

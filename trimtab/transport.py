@@ -143,6 +143,8 @@ def _watched(response: Any, trimmed: TrimmedContent, began_s: float) -> Any:
 
     def finish() -> None:
         usage = None if bill is None else bill.usage
+        if response.is_success:
+            trimmed.request.learn(usage)
         response.extensions[RECEIPT] = trimmed.request.settled(usage, (time.perf_counter() - began_s) * 1000)
 
     if response.is_closed:  # it came whole, as from httpx's MockTransport: its stream will not be read

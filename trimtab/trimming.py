@@ -22,7 +22,7 @@ from compressor.prompts import CHAT, Api
 from routing.catalog import Catalog
 from routing.errors import RoutingError, UnknownModel
 from routing.offers import Offer, Rates, Usage
-from routing.receipt import Receipt, settled
+from routing.receipt import Receipt, billed, settled
 from routing.streams import Garbage, parse_object
 from trimtab.bills import surface_at
 from trimtab.errors import BadRequest, TrimtabError
@@ -45,26 +45,16 @@ class TrimmedRequest:
     receipt: Receipt
     offer: Offer | None = None
     """What the answer is priced at; None where the price or the model is unknown."""
-    learn: Callable[[Usage | None], None] | None = None
-    """Told the bill, so that later requests are planned with it."""
+    learn: Callable[[Usage | None], None] = lambda _: None
+    """To be told the bill once the provider has answered, and not refused, so that later requests are planned with it."""
 
     def settled(self, usage: Usage | None, provider_ms: float) -> Receipt:
         """The receipt once the provider has answered and said what it took (None: it did not say)."""
         stages = (("provider", round(provider_ms, 3)),)
-        if self.learn is not None:
-            self.learn(usage)
         if self.offer is not None:
             return settled(self.receipt, answered=self.offer, baseline=self.offer, usage=usage, stage_ms=stages)
         receipt = replace(self.receipt, stage_ms=self.receipt.stage_ms + stages)
-        if usage is None:
-            return receipt
-        return replace(
-            receipt,
-            input_tokens_billed=usage.input_tokens,
-            output_tokens_billed=usage.output_tokens,
-            cache_read_tokens_billed=usage.cache_read_tokens,
-            cache_write_tokens_billed=usage.cache_write_tokens,
-        )
+        return receipt if usage is None else billed(receipt, usage)
 
 
 @functools.cache

@@ -16,11 +16,12 @@ import pytest
 
 from compressor.payload import BadPayload
 from routing.errors import NoOffer
-from tests.loopback import LoopbackProvider, ok, raw
+from tests.loopback import LoopbackProvider, ok, raw, status
 from tests.loopback_tongues import ANTHROPIC
 from tests.trimtab.payloads import CHUNKS, EVIDENCE, QUESTION, asking, stuffed
 from trimtab import Trimtab, TrimtabTransport, trimming
 from trimtab.bills import Bill, surface_at
+from trimtab.conversations import chain
 from trimtab.errors import BadRequest
 from trimtab.surfaces import CHAT, MESSAGES, RESPONSES
 from trimtab.trimming import trim
@@ -413,3 +414,16 @@ def test_turns_that_come_back_are_sent_as_they_were(provider: LoopbackProvider) 
     before, after = (request.json["messages"] for request in provider.requests[-2:])
     assert before != first["messages"]
     assert after[: len(before)] == before
+
+
+def test_a_request_that_was_refused_teaches_nothing(provider: LoopbackProvider) -> None:
+    """A provider that refused a request has not read its prefix: nothing of it is in a prompt cache."""
+    trimtab = Trimtab()
+    with httpx.Client(transport=TrimtabTransport(httpx.HTTPTransport(), trimtab)) as client:
+        body = asking(model="gpt-5-mini")
+        goes_on = [{"role": "assistant", "content": "So it is."}, {"role": "user", "content": "And then?"}]
+        later = {**body, "messages": [*body["messages"], *goes_on]}
+        for answer, known in ((status(400), 0), (ok(), len(body["messages"]))):
+            provider.then(answer)
+            client.post(f"{provider.base_url}/chat/completions", json=body)
+            assert trimtab.conversations.resumed(CHAT.api, later, chain(CHAT.api, later))[1] == known
