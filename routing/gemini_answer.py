@@ -179,9 +179,10 @@ def _choice(at: int, candidate: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finish_reason(reason: object, called: bool) -> str:
-    if reason in BROKEN:
-        raise Garbage(f"a candidate that ended with {reason}")
-    found = FINISH_REASONS.get(str(reason), "content_filter")
+    word = str(reason)
+    if word in BROKEN:
+        raise Garbage(f"a candidate that ended with {word}")
+    found = FINISH_REASONS.get(word, "content_filter")
     return "tool_calls" if called and found == "stop" else found
 
 

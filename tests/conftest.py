@@ -6,9 +6,20 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a model hub, whatever it asks for
 
+import tempfile
+
+# Nothing that a test leaves behind may land among the files of whoever runs it.
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="trimtab-tests-")
+
 import pytest
+from hypothesis import settings
 
 from retrieval import SentenceTransformerEncoder
+
+# The same examples in every run, so that a red run means a change: `make fuzz` looks for new ones.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("new", max_examples=2_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")

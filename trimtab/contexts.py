@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from compressor import Kept
 from compressor.segments import Source
 from compressor.tokens import count_each
 from routing.receipt import Cut
+from trimtab.caller import Caller
 from trimtab.private_store import PrivateStore, name_of
 
 SIZE_LIMIT_BYTES: Final = 512 * 2**20
@@ -55,16 +56,16 @@ class Contexts:
         self._store = PrivateStore(folder, size_limit_bytes)
         self._lifetime_s = lifetime_h * 3600.0
 
-    def keep(self, headers: Mapping[str, str], originals: Sequence[Original]) -> None:
-        """Keep what a caller, known by the credential in `headers`, sent. Of the same text sent twice, the latest cut."""
+    def keep(self, caller: Caller, originals: Sequence[Original]) -> None:
+        """Keep what a caller sent. Of the same text sent twice, the latest cut."""
         if self._lifetime_s and originals:
-            entries = {name_of(headers, each.cut.digest): _packed(each) for each in originals}
+            entries = {name_of(caller, each.cut.digest): _packed(each) for each in originals}
             self._store.write(entries, self._lifetime_s)
 
-    def find(self, headers: Mapping[str, str], digest: str) -> dict[str, Any] | None:
+    def find(self, caller: Caller, digest: str) -> dict[str, Any] | None:
         """The original under `digest`, if this caller sent it: its id, title and text, and the spans of it that were kept
         (pairs of characters); None where there is none."""
-        raw = self._store.read(name_of(headers, digest.lower()))
+        raw = self._store.read(name_of(caller, digest.lower()))
         if raw is None:
             return None
         head, _, text = raw.partition(b"\n")

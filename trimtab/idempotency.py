@@ -22,6 +22,7 @@ import orjson
 from starlette.responses import Response, StreamingResponse
 
 from routing.replies import Reply
+from trimtab.caller import Caller
 from trimtab.errors import BadRequest
 from trimtab.private_store import PrivateStore, name_of
 
@@ -64,16 +65,15 @@ class Replays:
         self._running: dict[bytes, _Recording] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def answer(self, headers: Mapping[str, str], path: str, body: Mapping[str, Any], make: Make) -> Response:
-        """What `make` gives; or, under a key that was used before, what it gave then. `headers` are the caller's.
+    async def answer(self, caller: Caller, key: str | None, path: str, body: Mapping[str, Any], make: Make) -> Response:
+        """What `make` gives; or, under a key that this caller used before, what it gave then.
 
         Raises BadRequest: 422 for a key that came with another body, 409 where the first request has not begun to answer
         in time, 400 for a key that is none; and what `make` raises.
         """
-        key = headers.get(KEY_HEADER)
         if key is None:
             return (await make())[0]
-        name, fingerprint = _name(key, headers, path), _fingerprint(body)
+        name, fingerprint = _name(key, caller, path), _fingerprint(body)
         recording = self._running.get(name)
         replayed = recording is not None
         if recording is None:
@@ -229,10 +229,10 @@ def _unpacked(raw: bytes | None) -> _Kept | None:
     return _Kept(**orjson.loads(head), content=content)
 
 
-def _name(key: str, headers: Mapping[str, str], path: str) -> bytes:
+def _name(key: str, caller: Caller, path: str) -> bytes:
     if not (0 < len(key) <= MAX_KEY_CHARACTERS and key.isprintable()):
         raise BadRequest("Idempotency-Key", f"must be a text of 1 to {MAX_KEY_CHARACTERS} characters, such as a UUID")
-    return name_of(headers, path, key)
+    return name_of(caller, path, key)
 
 
 def _fingerprint(body: Mapping[str, Any]) -> str:

@@ -37,7 +37,9 @@ from routing.tongues import CHAT as CHAT_TONGUE
 from routing.tongues import Tongue
 from trimtab.auto import asks_for_quality, within_reach
 from trimtab.cache_marks import last_mark, marked
+from trimtab.caller import NOBODY, Caller
 from trimtab.completion import Completion, answer_of
+from trimtab.conclusion import Conclusion, Listener
 from trimtab.contexts import originals_of
 from trimtab.conversations import Conversations, chain
 from trimtab.difficulty import DifficultyRouter
@@ -94,6 +96,7 @@ class Trimtab:
         self.drawdown = Drawdown(self.settings.commitments)
         self.experience = Experience(self.catalog, self.settings.history_file)
         self.conversations = Conversations()
+        self.listeners: list[Listener] = []
         self._model = SentenceTransformerEncoder(self.settings.encoder)
         self.encoder = CachedEncoder(self._model, self.settings.cache_dir / "vectors", self.settings.cache_size_bytes)
         self.ranker = Ranker(
@@ -209,8 +212,7 @@ class Trimtab:
                 return await self.acomplete(body, own)
         prepared = await asyncio.to_thread(self.prepare, body)
         reply = await self.forward(prepared, router, stream=False)
-        self.learn(prepared, reply)
-        return Completion(reply.status, answer_of(reply), self.settle(prepared, reply))
+        return Completion(reply.status, answer_of(reply), self.conclude(prepared, reply))
 
     def router(self) -> Router:
         """The connections to the configured providers, for one event loop. To be closed: `async with trimtab.router()`."""
@@ -263,6 +265,21 @@ class Trimtab:
             attempts=reply.attempts,
             stage_ms=(("provider", spent_ms),),
         )
+
+    def conclude(self, prepared: Prepared, reply: Reply, caller: Caller = NOBODY, *, stream: bool = False) -> Receipt:
+        """The receipt of a request whose reply is over; what it taught is learned, and the listeners are told of it."""
+        receipt = self.settle(prepared, reply)
+        self.learn(prepared, reply)
+        self.concluded(Conclusion(caller, prepared, receipt, reply.status, stream))
+        return receipt
+
+    def concluded(self, conclusion: Conclusion) -> None:
+        """Tell the listeners that a request is over."""
+        for listener in self.listeners:
+            try:
+                listener(conclusion)
+            except Exception as defect:  # noqa: BLE001 (the answer is there: a defect of ours must not cost it)
+                logger.error("a request was not counted (%s)", type(defect).__name__)
 
     def learn(self, prepared: Prepared, reply: Reply) -> None:
         """Note what an answer taught, once it is over: what is warm where, what was billed, and what is used up."""

@@ -1,4 +1,4 @@
-"""The private store: bytes on disk for a while, each found again only with the credential that it was stored with.
+"""The private store: bytes on disk for a while, each found again only by the caller for whom it was stored.
 
 Bytes alone are stored, under digests, with a checksum; nothing is unpickled. A folder that cannot be used costs what would
 have been found there, never an answer. Threads and processes may share a folder.
@@ -17,16 +17,15 @@ from typing import Final
 import diskcache
 
 from retrieval.vectors import RawDisk
+from trimtab.caller import Caller
 
-_CREDENTIALS: Final = ("authorization", "x-api-key")
 _DISK_TROUBLE: Final = (sqlite3.Error, diskcache.Timeout, OSError)
 
 
-def name_of(headers: Mapping[str, str], *parts: str) -> bytes:
-    """What is stored under `parts` is found by, for the caller who sent `headers` (names in lower case, or in any case
-    where the mapping does not mind). A digest, since a credential must not be readable from a disk."""
+def name_of(caller: Caller, *parts: str) -> bytes:
+    """What is stored under `parts` for this caller is found by."""
     digest = hashlib.sha256()
-    for part in (*(headers.get(name, "") for name in _CREDENTIALS), *parts):
+    for part in (caller.tenant, *parts):
         encoded = part.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
     return digest.digest()

@@ -36,10 +36,17 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trimtab"
 
 
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/trimtab`, else `~/.local/share/trimtab`."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "trimtab"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All that can be set. The defaults work with no configuration, no key and no network.
 
+    `cache_dir` may be emptied at any time; `data_dir` may not: the ledger, deferred jobs and keys are in it, unless
+    `database_url` names a PostgreSQL ("postgresql://user@host/name") that has them.
     `encoder`: a sentence-transformers model by name or path; None for the packaged all-MiniLM-L6-v2.
     `ranker`: a file that `trimtab train-ranker` wrote; None for the shipped weights.
     `min_coverage`: the expected evidence to keep where a request asks for no budget. `marker` shows where something was
@@ -54,6 +61,8 @@ class Settings:
 
     providers: tuple[Provider, ...] = ()
     cache_dir: Path = field(default_factory=default_cache_dir)
+    data_dir: Path = field(default_factory=default_data_dir)
+    database_url: str | None = field(default=None, repr=False)  # it may hold a password
     cache_size_bytes: int = DEFAULT_SIZE_LIMIT_BYTES
     encoder: str | None = None
     ranker: str | None = None
@@ -90,6 +99,11 @@ class Settings:
             raise BadSettings(
                 f"providers: two are called {twice[0]!r}; give each a name of its own (`prices` may agree)"
             )
+
+    @property
+    def database(self) -> str:
+        """The URL of the database."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'trimtab.sqlite').absolute()}"
 
     @staticmethod
     def load(file: str | Path) -> Settings:

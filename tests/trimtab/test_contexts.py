@@ -15,9 +15,11 @@ from routing.receipt import Cut
 from tests.loopback import LoopbackProvider
 from tests.trimtab.asking import KEY, KEY_ENV, provider, serving
 from tests.trimtab.test_expansion import ASKS, CONTEXTS, QUESTION
+from trimtab.caller import stranger
 from trimtab.contexts import Contexts, Original, digest_of, originals_of
 
 MINE = {"authorization": "Bearer sk-mine"}
+ME = stranger(MINE)
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": QUESTION}], "trimtab": ASKS}
 
 
@@ -91,48 +93,48 @@ def original(text: str, kept: str = "", **more: Any) -> Original:
 @pytest.mark.parametrize("text", ["", "5 GB.\nA line.\n", "\ud800 half", "\0\n{", "Ōsaka 🇯🇵" * 20_000])
 def test_any_text_comes_back_as_it_was(tmp_path: Path, text: str) -> None:
     store = Contexts(tmp_path, 1)
-    store.keep(MINE, [original(text, text[:2])])
+    store.keep(ME, [original(text, text[:2])])
     store.close()
-    found = Contexts(tmp_path, 1).find(MINE, digest_of(text).upper())
+    found = Contexts(tmp_path, 1).find(ME, digest_of(text).upper())
     assert found is not None
     assert (found["text"], found["title"]) == (text, "A title")
 
 
 def test_nothing_is_kept_where_none_is_wanted_or_possible(tmp_path: Path) -> None:
     off = Contexts(tmp_path / "off", 0)
-    off.keep(MINE, [original("a")])
+    off.keep(ME, [original("a")])
     assert not (tmp_path / "off").exists()
     (tmp_path / "file").write_text("no folder")
     broken = Contexts(tmp_path / "file", 1)
-    broken.keep(MINE, [original("a")])
-    assert broken.find(MINE, digest_of("a")) is None
-    assert off.find(MINE, digest_of("a")) is None
+    broken.keep(ME, [original("a")])
+    assert broken.find(ME, digest_of("a")) is None
+    assert off.find(ME, digest_of("a")) is None
 
 
 def test_it_goes_when_its_time_is_over_or_it_is_damaged(tmp_path: Path) -> None:
     brief = Contexts(tmp_path / "brief", 1e-9)
-    brief.keep(MINE, [original("a")])
-    assert brief.find(MINE, digest_of("a")) is None
+    brief.keep(ME, [original("a")])
+    assert brief.find(ME, digest_of("a")) is None
     store = Contexts(tmp_path, 1)
-    store.keep(MINE, [original("b" * 40_000)])
+    store.keep(ME, [original("b" * 40_000)])
     (file,) = tmp_path.rglob("*.val")
     file.write_bytes(file.read_bytes()[:-1] + b"c")
-    assert store.find(MINE, digest_of("b" * 40_000)) is None
+    assert store.find(ME, digest_of("b" * 40_000)) is None
 
 
 def test_it_is_bounded(tmp_path: Path) -> None:
     store = Contexts(tmp_path, 1, size_limit_bytes=2**20)
     texts = [f"{n} " + "x" * 100_000 for n in range(40)]
     for text in texts:
-        store.keep(MINE, [original(text)])
-    there = [text for text in texts if store.find(MINE, digest_of(text)) is not None]
+        store.keep(ME, [original(text)])
+    there = [text for text in texts if store.find(ME, digest_of(text)) is not None]
     assert texts[-1] in there
     assert len(there) < 25
 
 
 def test_no_credential_and_no_pickle_is_on_the_disk(tmp_path: Path) -> None:
     store = Contexts(tmp_path, 1)
-    store.keep({"authorization": "Bearer sk-very-secret"}, [original("a")])
+    store.keep(stranger({"authorization": "Bearer sk-very-secret"}), [original("a")])
     store.close()
     held = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert b"sk-very-secret" not in held

@@ -20,6 +20,7 @@ from routing.attempts import Attempt
 from routing.replies import Reply
 from tests.loopback import LoopbackProvider, Step, bad_request, cut, hang, ok, rate_limited, status
 from tests.trimtab.asking import CALLERS_KEY, chat, provider, serving
+from trimtab.caller import NOBODY
 from trimtab.errors import BadRequest
 from trimtab.idempotency import Replays
 
@@ -245,11 +246,8 @@ class _Ended:
         self.attempts = (attempt,)
 
 
-HEADERS = {"idempotency-key": "k"}
-
-
 async def asked(replays: Replays, make: Answers, body: dict[str, Any] | None = None) -> bytes:
-    return bytes((await replays.answer(HEADERS, "/", body or {}, make)).body)
+    return bytes((await replays.answer(NOBODY, "k", "/", body or {}, make)).body)
 
 
 def test_an_answer_is_kept_for_its_lifetime(tmp_path: Path) -> None:
@@ -302,7 +300,7 @@ def test_an_error_is_told_to_all_who_wait_and_is_not_kept(tmp_path: Path) -> Non
 
         replays = Replays(tmp_path)
         done = await asyncio.gather(
-            *(replays.answer(HEADERS, "/", {}, failing) for _ in range(3)), return_exceptions=True
+            *(replays.answer(NOBODY, "k", "/", {}, failing) for _ in range(3)), return_exceptions=True
         )
         assert [str(each) for each in done] == ["model: is missing"] * 3
         assert calls == 1
