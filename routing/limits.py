@@ -5,6 +5,7 @@ Pure. A refusal is a clause that a reader can act on: the limit, and by how much
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Growth:
     denominator: int
 
     @staticmethod
+    @functools.lru_cache(maxsize=4096)
     def of(margin: float) -> Growth:
         # By way of str: Fraction(0.02) is not 2/100.
         return Growth(*(1 + Fraction(str(margin))).as_integer_ratio())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -78,6 +79,7 @@ def refused(offer: Offer, why: str) -> dict[str, str]:
     return {"provider": offer.provider, "model": offer.model, "processing": offer.processing, "why": why}
 
 
+@functools.lru_cache(maxsize=4096)
 def share(value: float, beside: float) -> str:
     """`value` with two decimals, or as many as it takes to tell it from the number that it is read beside."""
     for digits in range(2, 9):
