@@ -12,6 +12,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+# Before onnxruntime starts, which is when it is imported: from 1.32 on its wheels for Linux and macOS tell Microsoft of every
+# process and its sessions. Whoever wants that sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import numpy as np
 import onnxruntime
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from retrieval import SentenceTransformerEncoder
+from tests.servers import postgres_url, valkey_url  # noqa: F401 (fixtures of all tests)
 
 # The same examples in every run, so that a red run means a change: `make fuzz` looks for new ones.
 settings.register_profile("same", derandomize=True, deadline=None)
