@@ -12,10 +12,12 @@ from benchmarks import (
     boundaries,
     chaos,
     conversations,
+    deferred,
     evidence,
     gateway,
     guarantee,
     latency,
+    ledger,
     plan,
     ranking,
     reader,
@@ -99,6 +101,11 @@ def run_chaos(setting: Setting) -> Section:
     return chaos.run(chaos.QUICK_REQUESTS if setting.quick else chaos.REQUESTS, setting.progress)
 
 
+def run_deferred(setting: Setting) -> Section:
+    count = deferred.QUICK_REQUESTS if setting.quick else deferred.REQUESTS
+    return deferred.run(count, setting.seed, setting.progress)
+
+
 def run_boundaries(setting: Setting) -> Section:
     return boundaries.run(setting.progress)
 
@@ -113,6 +120,13 @@ def run_conversations(setting: Setting) -> Section:
     return conversations.run(setting.datasets[0], turns, setting.seed, setting.folder, setting.progress)
 
 
+def run_ledger(setting: Setting) -> Section:
+    rounds, requests = (
+        (ledger.QUICK_ROUNDS, ledger.QUICK_REQUESTS) if setting.quick else (ledger.ROUNDS, ledger.REQUESTS)
+    )
+    return ledger.run(rounds, requests, setting.folder, setting.progress)
+
+
 SUITES: Mapping[str, Callable[[Setting], Section]] = {
     "evidence": run_evidence,
     "adversarial": run_adversarial,
@@ -125,6 +139,8 @@ SUITES: Mapping[str, Callable[[Setting], Section]] = {
     "agent": run_agent,
     "gateway": run_gateway,
     "chaos": run_chaos,
+    "deferred": run_deferred,
+    "ledger": run_ledger,
     "ranking": run_ranking,
     "guarantee": run_guarantee,
 }

@@ -46,6 +46,11 @@ OPENROUTER_FIELDS = ("provider", "models")
 """The fields of a body that OpenRouter has beside the API's own. They mean nothing to anybody else."""
 
 _KINDS = ("openai", "anthropic", "gemini")
+_BATCH_HOSTS = {
+    "openai": "api.openai.com",
+    "anthropic": "api.anthropic.com",
+    "gemini": "generativelanguage.googleapis.com",
+}
 _REQUIRED_KEYS = ("input_mtok", "output_mtok")
 _TABLE_KEYS = (*_REQUIRED_KEYS, "cache_read_mtok", "cache_write_mtok")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -63,7 +68,8 @@ class Provider:
     price. `prices` is None where `name` is the genai-prices provider id, another
     such id, or a table of dollars per million tokens `{input_mtok, output_mtok, cache_read_mtok?, cache_write_mtok?}`
     for models that no price list knows (self-hosted ones). A table sells "sync" processing only. `responses` says whether
-    a provider of kind openai serves the Responses API too; None: it does at OpenAI's own address.
+    a provider of kind openai serves the Responses API too; None: it does at OpenAI's own address. `batches` says the same
+    of the kind's batch API; None: it does at the address of who made it.
 
     What a policy may ask for: `region` is where it computes, in your own words; `data_policy` what its contract promises
     ("zdr": nothing is retained, "no_training": nothing is trained on); `tags` are any words of yours.
@@ -79,6 +85,7 @@ class Provider:
     models: tuple[str, ...]
     prices: str | Mapping[str, Decimal | int | float | str] | None = None
     responses: bool | None = None
+    batches: bool | None = None
     region: str | None = None
     data_policy: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -104,6 +111,11 @@ class Provider:
         """Whether it answers OpenAI's Responses API itself; unless it is stated, OpenAI does, and nobody else."""
         return urlsplit(self.base_url).hostname == "api.openai.com" if self.responses is None else self.responses
 
+    @property
+    def serves_batches(self) -> bool:
+        """Whether it has the batch API of its kind; unless it is stated, only the maker of that API has."""
+        return urlsplit(self.base_url).hostname == _BATCH_HOSTS[self.kind] if self.batches is None else self.batches
+
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
             raise ValueError(
@@ -113,6 +125,8 @@ class Provider:
             raise ValueError(f"kind of provider {self.name!r} must be one of {', '.join(_KINDS)}, not {self.kind!r}")
         if not isinstance(self.responses, bool | None):
             raise ValueError(f"responses of provider {self.name!r} must be true or false")
+        if not isinstance(self.batches, bool | None):
+            raise ValueError(f"batches of provider {self.name!r} must be true or false")
         url = urlsplit(self.base_url)
         if url.scheme not in ("http", "https") or not url.hostname or url.username or url.password:
             raise ValueError(

@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import random
-import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,33 +19,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
-from routing.attempts import GiveUp, Outcome, RetryPolicy, next_attempt, outcome_of
+from routing.attempts import GiveUp, Outcome, RetryPolicy, next_attempt
 from routing.calls import FAILURES, Call, explain
-from routing.catalog import OPENROUTER_FIELDS
-from routing.chat_answer import to_bytes
-from routing.conversion import Conversion, ConvertedReader, content_of, encoded, read_fault, wants_usage
+from routing.conversion import ConvertedReader, wants_usage
 from routing.errors import NoOffer, ProvidersFailed, RoutingError, UnsupportedParameter
 from routing.health import Health
+from routing.judgement import Judged, judge, judge_error, retold
 from routing.offers import Offer
 from routing.replies import Journal, Relay
 from routing.replies import Reply as Reply
 from routing.standing import Called, called
-from routing.streams import Garbage, parse_object
-from routing.tongues import CHAT, Tongue, error_bytes, retelling
+from routing.streams import Garbage
+from routing.tongues import CHAT, Tongue, retelling
 from routing.wires import (
-    Reported,
     UnsupportedWire,
     Wire,
-    body_for,
-    error_code,
     headers_for,
     idempotency_key_for,
-    means_spent,
     read_key,
     retry_after_ms,
-    tier_of,
-    wire_of,
 )
+from routing.worded import address_of, worded
 
 if TYPE_CHECKING:
     from routing.catalog import Provider
@@ -217,37 +210,19 @@ class Router:
         provider = self._providers.get(offer.provider)
         if provider is None:
             raise UnsupportedWire(f"provider {offer.provider!r} is not configured, so it can be planned with only")
-        wire = wire_of(provider, asked.tongue)
-        given = asked.marked.get(called(offer), asked.body)
-        if not provider.is_openrouter:
-            given = {name: value for name, value in given.items() if name not in OPENROUTER_FIELDS}
-        if wire.tongue is asked.tongue:
-            body = asked.tongue.native(given)
-        else:
-            body = asked.tongue.to_chat({**given, "model": offer.model})
+        made = worded(provider, offer, asked.marked.get(called(offer), asked.body), asked.tongue, asked.stream)
         key = read_key(provider, self._environ)
-        extra: tuple[tuple[str, str], ...] = ()
-        path, query = wire.path, extra
-        if wire.conversion is None:
-            content = body_for(wire, body, offer, asked.stream)
-        else:
-            tier = tier_of(wire, offer)
-            outgoing = encoded(wire.conversion, body, offer.model, asked.stream)
-            content = content_of(wire.conversion, outgoing, tier)
-            path, query, extra = outgoing.path, outgoing.query, outgoing.headers
         own = asked.headers.get("idempotency-key")
-        idempotency_key = idempotency_key_for(own or seed, offer, content if own else b"")
+        idempotency_key = idempotency_key_for(own or seed, offer, made.content if own else b"")
         # Bounded: a path names a configured model at most.
-        address = (provider.name, path)
-        url = self._urls.get(address) or self._urls.setdefault(address, _url(provider, path, query))
+        address = (provider.name, made.path)
+        url = self._urls.get(address) or self._urls.setdefault(address, address_of(provider, made.path, made.query))
         # Read and write are left to the limits around the whole call, which also cover a server that drips.
         limits = {"connect": self._timeouts.connect_ms / 1000.0, "pool": None, "read": None, "write": None}
-        headers = headers_for(wire, key, asked.headers, idempotency_key)
-        if extra:
-            headers |= dict(extra)
+        headers = headers_for(made.wire, key, asked.headers, idempotency_key) | dict(made.headers)
         # Not client.build_request: it merges client-wide headers, cookies and parameters, of which there are none.
-        request = httpx.Request("POST", url, headers=headers, content=content, extensions={"timeout": limits})
-        return wire, key, request
+        request = httpx.Request("POST", url, headers=headers, content=made.content, extensions={"timeout": limits})
+        return made.wire, key, request
 
     async def _call(
         self, asked: _Asked, offer: Offer, wire: Wire, key: str | None, request: httpx.Request
@@ -275,7 +250,7 @@ class Router:
                 call.cancel()
         judged = _judge(response.status_code, content, wire)
         if wire.tongue is not asked.tongue and judged.body is not None:
-            judged = _retold(judged, asked)
+            judged = retold(judged, asked.tongue, asked.body)
         if isinstance(content, Relay) and judged.outcome in _FOR_THE_CALLER:
             content.start(offer, started_ms, response.status_code)
             told = None if wire.tongue is asked.tongue else retelling(asked.tongue, asked.body)
@@ -317,107 +292,20 @@ class Router:
         return bytes(content)
 
 
-_VERSION: Final = re.compile(r"/v[0-9]+[a-z0-9]*(?=/)")
-
-
-def _url(provider: Provider, path: str, query: Sequence[tuple[str, str]]) -> httpx.URL:
-    try:
-        base = httpx.URL(provider.base_url)
-    except httpx.InvalidURL:
-        raise UnsupportedWire(f"the base_url of provider {provider.name!r} is not an address") from None
-    root = base.path.rstrip("/")
-    version = _VERSION.match(path)
-    if version is not None and _VERSION.match(root[root.rfind("/") :] + "/"):
-        path = path[version.end() :]  # an address that says the version has the last word
-    # The path alone is extended, so that a query in base_url (an API version) stays where it is.
-    url = base.copy_with(path=root + path)
-    return url.copy_merge_params(dict(query)) if query else url
-
-
 _FOR_THE_CALLER: Final = ("ok", "caller_error")
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """What an answer is worth: `status` and `body` are what a caller would be shown of it."""
-
-    outcome: Outcome
-    detail: str
-    status: int
-    body: bytes | None
-    reported: Reported | None = None
-    retry_after_ms: float | None = None
-
-
-def _judge(status: int, content: Relay | bytes, wire: Wire) -> _Judged:
+def _judge(status: int, content: Relay | bytes, wire: Wire) -> Judged:
     """Pure. A stream is judged by its first event, which has been read and not yet passed on."""
-    if isinstance(content, Relay):
-        reader = content.reader
-        if not reader.events:
-            return _Judged("bad_response", reader.failure or "an empty stream", 502, None)
-        if reader.error is None or reader.events > 1:
-            return _Judged("ok", "", status, None)
-        own = reader.error_status if isinstance(reader, ConvertedReader) else wire.error_status(reader.error)
-        return _judge_error(own, json.dumps(reader.error).encode())
-    if wire.conversion is not None:
-        return _judge_converted(status, content, wire, wire.conversion)
-    if not 200 <= status < 300:
-        code = error_code(content)
-        outcome: Outcome = "rejected" if status in (400, 429) and means_spent(code) else outcome_of(status)
-        detail = f"HTTP {status} {code}".rstrip()
-        # A redirect means nothing to a caller who sent no request there.
-        return _Judged(outcome, detail, status, content) if status >= 400 else _Judged(outcome, detail, 502, None)
-    try:
-        answer = parse_object(content)
-    except Garbage as garbage:
-        return _Judged("bad_response", f"the answer is {garbage}", 502, None)
-    if (own := wire.error_status(answer)) is not None:
-        return _judge_error(own, content)
-    return _Judged("ok", "", status, content, wire.read_usage(answer))
-
-
-def _judge_converted(status: int, content: bytes, wire: Wire, conversion: Conversion) -> _Judged:
-    """The same for a whole answer of another wire, which is converted on the way."""
-    if 300 <= status < 400:
-        return _Judged(outcome_of(status), f"HTTP {status}", 502, None)
-    if not 200 <= status < 300:
-        fault = read_fault(conversion, status, content)
-        body = to_bytes(fault.error)
-        detail = f"HTTP {status} {error_code(body)}".rstrip()
-        return _Judged(outcome_of(fault.status), detail, fault.status, body, retry_after_ms=fault.retry_after_ms)
-    try:
-        answer = parse_object(content)
-        if answer.get("error"):
-            fault = conversion.fault(None, answer)
-            judged = _judge_error(fault.status, to_bytes(fault.error))
-            return replace(judged, retry_after_ms=fault.retry_after_ms)
-        converted = conversion.decode(answer, int(time.time()))
-    except Garbage as garbage:
-        return _Judged("bad_response", f"the answer is {garbage}", 502, None)
-    return _Judged("ok", "", status, to_bytes(converted), wire.read_usage(converted))
-
-
-def _retold(judged: _Judged, asked: _Asked) -> _Judged:
-    """What was made of a chat completion, in the caller's tongue."""
-    content = judged.body or b""
-    try:
-        answer = parse_object(content)
-    except Garbage:
-        answer = {}
-    if judged.outcome != "ok":
-        error = answer.get("error")
-        told = error if isinstance(error, Mapping) else {"message": content.decode(errors="replace")[:500]}
-        return replace(judged, body=error_bytes(asked.tongue, judged.status, told))
-    try:
-        return replace(judged, body=to_bytes(asked.tongue.from_chat(answer, asked.body)))
-    except Garbage as garbage:
-        return _Judged("bad_response", f"the answer is {garbage}", 502, None)
-
-
-def _judge_error(code: int | None, body: bytes) -> _Judged:
-    """An error object inside an answer whose status says success."""
-    code = code or 502
-    return _Judged(outcome_of(code), f"an error object ({code}) in a success", code, body)
+    if isinstance(content, bytes):
+        return judge(status, content, wire)
+    reader = content.reader
+    if not reader.events:
+        return Judged("bad_response", reader.failure or "an empty stream", 502, None)
+    if reader.error is None or reader.events > 1:
+        return Judged("ok", "", status, None)
+    own = reader.error_status if isinstance(reader, ConvertedReader) else wire.error_status(reader.error)
+    return judge_error(own, json.dumps(reader.error).encode())
 
 
 def _kept(response: httpx.Response, wire: Wire) -> Mapping[str, str]:

@@ -230,6 +230,17 @@ class Health:
     def breaker(self, offer: Offer) -> Breaker:
         return breaker(self._of.get(called(offer), _NEVER_CALLED), self._clock())
 
+    def breakers(self) -> dict[Called, Breaker]:
+        """Where the breaker of every offer that was called stands now."""
+        now_s = self._clock()
+        return {key: breaker(vitals, now_s) for key, vitals in tuple(self._of.items())}
+
+    def known(self) -> dict[Called, tuple[Breaker, Standing]]:
+        """Everything that was called, as it stands now: its circuit breaker, and what a plan may expect of it."""
+        with self._lock:
+            vitals, now_s = dict(self._of), self._clock()
+        return {key: (breaker(each, now_s), standing(each, now_s, self._policy)) for key, each in vitals.items()}
+
     def resting(self, offers: Iterable[Offer]) -> dict[Called, float]:
         """Those of `offers` that should not be called now, each with its `rest_ms`."""
         now_s = self._clock()

@@ -21,6 +21,9 @@ PRIOR_OUTPUT_TOKENS: Final = 512.0
 """An answer that nothing is known of. It counts as much as PRIOR_ANSWERS answers, and fades as they do."""
 PRIOR_ANSWERS: Final = 2.0
 
+ENOUGH_ANSWERS: Final = 20.0
+"""Of a model on a route, before its mean counts without a prior."""
+
 DEFAULT_MARGIN: Final = 0.02
 """By what share a bill may exceed our count; less is believed only once ENOUGH_BILLS of a model were seen."""
 ENOUGH_BILLS: Final = 20
@@ -131,6 +134,12 @@ class History:
         if max_tokens is not None:
             expected = min(expected, max_tokens)
         return math.ceil(expected * max(1, answers))
+
+    def usual_output(self, model: str, route: str = "") -> float | None:
+        """The mean output tokens of one answer on this route; None while fewer than ENOUGH_ANSWERS are known."""
+        with self._lock:
+            seen = self._answers.get((model, route), Mean())
+        return seen.mean if seen.weight >= ENOUGH_ANSWERS else None
 
     def margin(self, model: str) -> float:
         """By what share a bill of `model` may exceed our count: the 99.9 % quantile, LEAST_MARGIN to 1."""

@@ -133,7 +133,7 @@ def refusal(candidate: Candidate, standing: Standing, needs: Needs, limits: Limi
 
 def unfit(processing: str, standing: Standing, needs: Needs, output_tokens: int) -> str | None:
     """What rules an offer out at any budget: too late, usually too slow, or not good enough; None if nothing does."""
-    promised_s = PROMISED_S.get(processing, 0.0)
+    promised_s = PROMISED_S.get(processing, 0.0) if standing.promised_s is None else standing.promised_s
     if promised_s > (needs.deadline_s or 0.0):
         wanted = (
             "an answer is wanted at once" if needs.deadline_s is None else f"the deadline is {needs.deadline_s:g} s"

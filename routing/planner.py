@@ -189,15 +189,18 @@ class Plan:
     @functools.cached_property
     def runners_up(self) -> tuple[Candidate, ...]:
         """Every other candidate, cheapest first, with the reason. Written when asked for: most requests never ask."""
+        return self._after(None)
+
+    def _after(self, most: int | None) -> tuple[Candidate, ...]:
         return tuple(
-            reasons.with_why(each, refusal or reasons.behind(each, self.chosen)) for each, refusal in self.behind
+            reasons.with_why(each, refusal or reasons.behind(each, self.chosen)) for each, refusal in self.behind[:most]
         )
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self, most: int | None = None) -> dict[str, object]:
         """The body of a /v1/plan answer: {"chosen": OFFER, "runners_up": [OFFER + {"why"}, ...]}, and where there are any
-        {"refused": [{"provider", "model", "processing", "why"}, ...]}."""
+        {"refused": [{"provider", "model", "processing", "why"}, ...]}. `most`: of the runners-up, only so many."""
         plan: dict[str, object] = {"chosen": self.chosen.to_dict()}
-        plan["runners_up"] = [each.to_dict() for each in self.runners_up]
+        plan["runners_up"] = [each.to_dict() for each in self._after(most)]
         if self.refused:
             plan["refused"] = [reasons.refused(offer, why) for offer, why in self.refused]
         return plan

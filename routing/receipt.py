@@ -6,16 +6,20 @@ It holds counts, names and dollars. Never text of a prompt or an answer, and nev
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from routing.offers import Offer, Usage, plain, price
 from routing.planner import Plan
 
 if TYPE_CHECKING:
     from routing.attempts import Attempt
+
+_ANSWERED: Final = ("ok", "streaming", "cut_off", "abandoned")
+"""Outcomes of an attempt that a provider may bill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,10 @@ class Receipt:
     `processing` are what answered (until then, what was planned). `tokens_before` and `tokens_after` count the context
     alone; input and output tokens the whole request, as estimated and as billed by the provider. `baseline_cost_usd` is
     the caller's own model at full context at the same moment. `prices_version` is that of the offer that answered.
+    `earlier_cut_tokens` were cut from turns that are sent as they were sent before; `baseline_cache_read_tokens` is what
+    the caller's own model would have read from its cache, had nothing ever been cut, and `cache_loss_usd` what of
+    that the answer did not: it is taken off the baseline already.
+    `at_once_cost_usd` is what a request that could wait would have cost had it been answered at once.
     `coverage_basis` says what `coverage_estimate` rests on. `notes` say what fell through, such as "ranking failed; the
     original payload was forwarded"; `stage_ms` holds
     (stage, milliseconds) in the order they ran. `cut` lists what was cut, and `expansions` what of it the model asked to
@@ -74,6 +82,10 @@ class Receipt:
     coverage_estimate: float | None = None
     coverage_basis: str | None = None
     prices_version: str | None = None
+    earlier_cut_tokens: int = 0
+    baseline_cache_read_tokens: int = 0
+    cache_loss_usd: Decimal | None = None
+    at_once_cost_usd: Decimal | None = None
     attempts: tuple[Attempt, ...] = ()
     notes: tuple[str, ...] = ()
     stage_ms: tuple[tuple[str, float], ...] = ()
@@ -84,8 +96,11 @@ class Receipt:
     def saved_usd(self) -> Decimal | None:
         """The baseline less what was billed (less the expected cost where no bill is known).
 
-        Negative where trimtab made the request dearer; it is shown as such and never floored.
+        Negative where trimtab made the request dearer; it is shown as such and never floored. None where every attempt
+        failed: what was not answered has saved nothing.
         """
+        if self.attempts and self.attempts[-1].outcome not in _ANSWERED:
+            return None
         cost_usd = self.expected_cost_usd if self.billed_cost_usd is None else self.billed_cost_usd
         return None if cost_usd is None or self.baseline_cost_usd is None else self.baseline_cost_usd - cost_usd
 
@@ -109,10 +124,14 @@ class Receipt:
             "expected_cost_usd": _plain(self.expected_cost_usd),
             "billed_cost_usd": _plain(self.billed_cost_usd),
             "baseline_cost_usd": _plain(self.baseline_cost_usd),
+            "at_once_cost_usd": _plain(self.at_once_cost_usd),
             "saved_usd": _plain(self.saved_usd),
             "coverage_estimate": self.coverage_estimate,
             "coverage_basis": self.coverage_basis,
             "prices_version": self.prices_version,
+            "earlier_cut_tokens": self.earlier_cut_tokens,
+            "baseline_cache_read_tokens": self.baseline_cache_read_tokens,
+            "cache_loss_usd": _plain(self.cache_loss_usd),
             "attempts": [asdict(attempt) for attempt in self.attempts],
             "cut": [asdict(each) for each in self.cut],
             "expansions": [asdict(each) for each in self.expansions],
@@ -131,15 +150,20 @@ def opened(
     tokens_after: int,
     at: datetime | None = None,
     coverage_basis: str | None = None,
+    earlier_cut_tokens: int = 0,
+    warm_tokens: int = 0,
 ) -> Receipt:
     """The receipt of a request that is about to be sent: estimates only.
 
     `baseline` is the caller's own model as it is bought without trimtab, at the prices of the plan's moment;
-    `tokens_before` and `tokens_after` are the context before and after the cut that was really made.
+    `tokens_before` and `tokens_after` are the context before and after the cut that was really made,
+    `earlier_cut_tokens` those cut from earlier turns. `warm_tokens` are what the baseline's cache would hold of the request
+    as it came.
     """
     chosen = plan.chosen
     fixed_tokens = chosen.input_tokens - chosen.budget_tokens
-    untouched = Usage(fixed_tokens + tokens_before, chosen.output_tokens)
+    full_tokens = fixed_tokens + tokens_before + earlier_cut_tokens
+    untouched = Usage(full_tokens, chosen.output_tokens, min(warm_tokens, full_tokens))
     return Receipt(
         id=receipt_id,
         model_asked=model_asked,
@@ -156,6 +180,8 @@ def opened(
         coverage_estimate=chosen.coverage_estimate,
         coverage_basis=coverage_basis,
         prices_version=chosen.offer.prices_version,
+        earlier_cut_tokens=earlier_cut_tokens,
+        baseline_cache_read_tokens=untouched.cache_read_tokens,
     )
 
 
@@ -168,12 +194,20 @@ def settled(
     attempts: tuple[Attempt, ...] = (),
     stage_ms: tuple[tuple[str, float], ...] = (),
     notes: tuple[str, ...] = (),
+    marked: bool = False,
+    usual_share: float = 1.0,
 ) -> Receipt:
     """The receipt once `answered` has answered and reported `usage` (None where it said nothing, or nothing readable).
 
-    The baseline is reckoned again on the billed counts: the billed input plus the context that was cut, with the same
-    output and the same cached tokens. So neither a wrong estimate of the answer's length nor a cache that would have
-    been warm anyway counts as a saving. `attempts`, `stage_ms` and `notes` are added to those on the receipt.
+    The baseline is reckoned again on the billed counts: the billed input plus all that was cut. So a wrong estimate of the
+    answer's length is no saving. Where the answering model is known to write longer than the caller's own, `usual_share` is
+    the share of its output that the latter would have written, 1 at most; the rest counts against what was saved.
+
+    The caller's own model would have read from its cache what was read now, and at least what it would hold had nothing
+    been cut (`baseline_cache_read_tokens`): so a cache that would have been warm anyway is no saving, and one that a cut
+    made useless is a loss. Of a prefix that we `marked`, and not the caller, it would have read and written nothing.
+
+    `attempts`, `stage_ms` and `notes` are added to those on the receipt.
     """
     receipt = replace(
         receipt,
@@ -187,14 +221,29 @@ def settled(
     )
     if usage is None:
         return receipt
-    cached_tokens = usage.cache_read_tokens + usage.cache_write_tokens
-    cut_tokens = (receipt.tokens_before or 0) - (receipt.tokens_after or 0)
-    untouched = replace(usage, input_tokens=max(cached_tokens, usage.input_tokens + cut_tokens))
+    untouched, as_cold = _untouched(receipt, usage, marked, usual_share)
+    baseline_usd = price(baseline, untouched)
     return replace(
         billed(receipt, usage),
         billed_cost_usd=price(answered, usage),
-        baseline_cost_usd=price(baseline, untouched),
+        baseline_cost_usd=baseline_usd,
+        baseline_cache_read_tokens=untouched.cache_read_tokens,
+        cache_loss_usd=price(baseline, as_cold) - baseline_usd,
     )
+
+
+def _untouched(receipt: Receipt, usage: Usage, marked: bool, usual_share: float) -> tuple[Usage, Usage]:
+    """What the caller's own model would have billed; and the same with no more read from its cache than was read now."""
+    read_tokens = 0 if marked else usage.cache_read_tokens
+    write_tokens = 0 if marked else usage.cache_write_tokens
+    cut_tokens = (receipt.tokens_before or 0) - (receipt.tokens_after or 0) + receipt.earlier_cut_tokens
+    input_tokens = max(read_tokens + write_tokens, usage.input_tokens + cut_tokens)
+    output_tokens = math.ceil(usage.output_tokens * min(1.0, usual_share))
+    as_cold = Usage(input_tokens, output_tokens, read_tokens, write_tokens)
+    warm_tokens = min(max(read_tokens, receipt.baseline_cache_read_tokens), input_tokens)
+    # what is read need not be written
+    written_tokens = max(0, min(write_tokens - (warm_tokens - read_tokens), input_tokens - warm_tokens))
+    return Usage(input_tokens, output_tokens, warm_tokens, written_tokens), as_cold
 
 
 def billed(receipt: Receipt, usage: Usage) -> Receipt:

@@ -30,7 +30,8 @@ class Standing:
 
     `warm_tokens` are the leading tokens of this request that its prompt cache is expected to hold,
     `cache_minimum_tokens` the shortest prefix that it caches (0: it has no cache). `cache_marked` says that it caches
-    only what is marked (Anthropic's `cache_control`), and bills the writing.
+    only what is marked (Anthropic's `cache_control`), and bills the writing. `promised_s` is within what time it answers,
+    where that is another than what its class promises.
     """
 
     success: float = 1.0
@@ -43,6 +44,7 @@ class Standing:
     warm_tokens: int = 0
     cache_minimum_tokens: int = 0
     cache_marked: bool = False
+    promised_s: float | None = None
 
 
 UNKNOWN = Standing()

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from routing import anthropic_answer, anthropic_request, gemini_answer, gemini_request
 from routing.conversion import Conversion
@@ -300,9 +300,14 @@ def read_key(provider: Provider, environ: Mapping[str, str]) -> str | None:
     return key
 
 
+TRACE_HEADERS: Final = frozenset(("traceparent", "tracestate"))
+"""W3C Trace Context's. They go along with every call whose caller hands them over; the server does where it is told to."""
+
+
 def headers_for(wire: Wire, key: str | None, caller: Mapping[str, str], idempotency_key: str) -> dict[str, str]:
     """The headers of one call: the caller's that the wire allows, ours, and the key."""
-    allowed = {name.lower(): value for name, value in caller.items() if name.lower() in wire.request_headers}
+    wanted = wire.request_headers | TRACE_HEADERS
+    allowed = {name.lower(): value for name, value in caller.items() if name.lower() in wanted}
     # A value that HTTP cannot carry as ASCII is dropped: each of these is a hint, and none is worth an error.
     headers = {name: value for name, value in allowed.items() if value.isascii() and value.isprintable()}
     headers = dict(wire.headers) | headers

@@ -237,3 +237,13 @@ def test_many_threads_lose_nothing() -> None:
     alone = History()
     answered(alone, *[100] * 2_000)
     assert history.expected_output("m") == alone.expected_output("m")
+
+
+def test_a_usual_length_needs_enough_answers_and_no_prior() -> None:
+    history = History()
+    answered(history, *[40] * 20, route="faq")
+    assert history.usual_output(A.model, "faq") is None  # the first has faded by now
+    answered(history, *[40] * 5, route="faq")
+    assert history.usual_output(A.model, "faq") == pytest.approx(40)
+    assert history.usual_output(A.model, "other") is None
+    assert history.usual_output(OTHER.model) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -161,3 +161,69 @@ def test_plain_data_is_json_and_complete() -> None:
     assert data["ms"] == {"rank": 8.25, "forward": 812.5}
     assert data["prices_version"] == HAIKU.prices_version
     assert set(data) - {"ms", "saved_usd"} == set(Receipt.__slots__) - {"stage_ms"}
+
+
+def test_a_cache_that_a_cut_made_useless_is_a_loss() -> None:
+    """Untrimmed, 90,000 tokens would have been read at $0.10 a million; nothing was."""
+    warm = replace(open_receipt(SOL), baseline_cache_read_tokens=90_000)
+    receipt = settled(warm, answered=SOL, baseline=SOL, usage=Usage(97_500, 0))
+    assert receipt.billed_cost_usd == Decimal("0.195")
+    assert receipt.baseline_cost_usd == Decimal("0.0292")  # 10,100 at $2 and 90,000 at $0.10 a million
+    assert receipt.cache_loss_usd == Decimal("0.171")
+    assert receipt.saved_usd == Decimal("-0.1658")
+
+
+def test_what_would_be_read_need_not_be_written() -> None:
+    """The caller's own marks: this time the prefix was written, and the own model's cache would have had most of it."""
+    warm = replace(open_receipt(SOL), baseline_cache_read_tokens=90_000)
+    receipt = settled(warm, answered=SOL, baseline=SOL, usage=Usage(97_500, 0, 0, 95_000))
+    assert receipt.baseline_cost_usd == price(SOL, Usage(100_100, 0, 90_000, 5_000))
+
+
+def test_a_prefix_that_we_marked_is_read_and_written_on_our_side_only() -> None:
+    usage = Usage(97_500, 0, cache_read_tokens=90_000, cache_write_tokens=5_000)
+    receipt = settled(open_receipt(SOL), answered=SOL, baseline=SOL, usage=usage, marked=True)
+    assert receipt.baseline_cost_usd == price(SOL, Usage(100_100, 0))
+    assert receipt.cache_loss_usd == 0
+    wrote = settled(open_receipt(SOL), answered=SOL, baseline=SOL, usage=Usage(97_500, 0, 0, 97_000), marked=True)
+    assert wrote.saved_usd is not None
+    assert wrote.saved_usd < 0  # writing costs a quarter more, and is shown when it is paid
+
+
+def test_longer_answers_count_against_what_was_saved_and_shorter_ones_for_nothing() -> None:
+    usage = Usage(90_000, 1_000)
+    longer = settled(open_receipt(), answered=SOL, baseline=HAIKU, usage=usage, usual_share=0.5)
+    assert longer.baseline_cost_usd == price(HAIKU, Usage(92_600, 500))
+    shorter = settled(open_receipt(), answered=SOL, baseline=HAIKU, usage=usage, usual_share=3.0)
+    assert shorter.baseline_cost_usd == price(HAIKU, Usage(92_600, 1_000))
+
+
+def test_what_was_cut_from_earlier_turns_belongs_to_the_baseline() -> None:
+    earlier = replace(open_receipt(), earlier_cut_tokens=10_000)
+    receipt = settled(earlier, answered=HAIKU, baseline=HAIKU, usage=Usage(80_000, 0))
+    assert receipt.baseline_cost_usd == price(HAIKU, Usage(92_600, 0))
+
+
+def test_what_nobody_answered_has_saved_nothing() -> None:
+    failed = Attempt("p", "m", "sync", 0.0, 5.0, 503, "server_error", "503")
+    assert replace(open_receipt(), attempts=(failed,)).saved_usd is None
+    answered = replace(failed, outcome="ok", status=200)
+    assert replace(open_receipt(), attempts=(failed, answered)).saved_usd == Decimal("0.0424961")
+
+
+@given(st.data())
+def test_the_loss_is_what_a_colder_baseline_would_have_cost_more(data: st.DataObject) -> None:
+    input_tokens = data.draw(st.integers(0, 300_000))
+    read_tokens = data.draw(st.integers(0, input_tokens))
+    write_tokens = data.draw(st.integers(0, input_tokens - read_tokens))
+    warm_tokens = data.draw(st.integers(0, 400_000))
+    usage = Usage(input_tokens, 10, read_tokens, write_tokens)
+    cold = settled(open_receipt(SOL), answered=SOL, baseline=SOL, usage=usage)
+    warm = replace(open_receipt(SOL), baseline_cache_read_tokens=warm_tokens)
+    receipt = settled(warm, answered=SOL, baseline=SOL, usage=usage)
+    assert cold.cache_loss_usd == 0
+    assert receipt.cache_loss_usd is not None
+    assert receipt.cache_loss_usd >= 0
+    assert cold.baseline_cost_usd is not None
+    assert receipt.baseline_cost_usd is not None
+    assert cold.baseline_cost_usd - receipt.baseline_cost_usd == receipt.cache_loss_usd
