@@ -8,24 +8,38 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
+from trimtab.api_docs import VERSION
+from trimtab.commands.analyze import analyze
+from trimtab.commands.batch import batch
+from trimtab.commands.doctor import doctor
 from trimtab.commands.inspect import inspect
+from trimtab.commands.ledger import app as ledger
 from trimtab.commands.mcp import mcp
 from trimtab.commands.prices import prices
 from trimtab.commands.ranker import calibrate, train_ranker
+from trimtab.commands.reconcile import reconcile
 from trimtab.commands.train_router import train_router
+from trimtab.commands.webhooks import app as webhooks
 from trimtab.commands.whatif import whatif
 from trimtab.console import ConfigOption, FileArgument, JsonOption, err, fail, out, payload_of, read_text, told
 from trimtab.options import CompressIn, checked
 from trimtab.pipeline import Trimtab
 from trimtab.tables import plan_table
+from trimtab.telemetry.exporting import export
+from trimtab.telemetry.logs import LogFormat, LogLevel, configure_logging, secret_variables
 from trimtab.zero_config import no_key, providers_in
 
+# The panels of --help, in the order in which a newcomer needs them.
+RUN: Final = "Run a server"
+LOOK: Final = "Try and look"
+ACCOUNT: Final = "Account for it"
+TEACH: Final = "Teach it your own traffic"
+
 app = typer.Typer(
-    help="Trim a request's context, plan the cheapest way to get it answered, and forward it.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals hold prompts
 )
@@ -33,29 +47,52 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point of the `trimtab` command."""
-    app()
+    app(prog_name="trimtab")
 
 
-@app.command()
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"trimtab {VERSION}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def trimtab_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Trim a request's context, plan the cheapest way to get it answered, and forward it."""
+
+
+@app.command(rich_help_panel=RUN)
 def serve(
     config: ConfigOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8400,
+    log_format: Annotated[LogFormat, typer.Option(help="Log lines to be read, or one JSON object a line.")] = "text",
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(help="The least that is logged. At debug exceptions are told whole, and may quote a prompt."),
+    ] = "info",
 ) -> None:
     """Serve OpenAI's and Anthropic's APIs, and our own endpoints, over HTTP."""
-    import uvicorn
-
     from trimtab.app import create_app
+    from trimtab.serving import run
 
     with told():
         trimtab = Trimtab(config) if config else Trimtab(providers=providers_in(os.environ))
         if not trimtab.catalog.providers:
             err.print(no_key(), style="yellow")
+        configure_logging(log_format, log_level, secrets_from=secret_variables(trimtab.settings))
+        if (wrong := export(os.environ)) is not None:
+            err.print(wrong, style="yellow", markup=False)
         served = create_app(trimtab)
-    uvicorn.run(served, host=host, port=port, log_level="info", access_log=False, timeout_graceful_shutdown=30)
+    # No configuration of logs: uvicorn's would put its own handlers in the place of ours.
+    run(served, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=30)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def demo(
     payload: Annotated[Path | None, typer.Argument(help="A chat completion's body with a trimtab object.")] = None,
 ) -> None:
@@ -66,7 +103,7 @@ def demo(
         run_demo(payload, out)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def compress(
     file: FileArgument = "-",
     query: Annotated[str | None, typer.Option("--query", "-q", help="What the text is needed for.")] = None,
@@ -98,7 +135,7 @@ def compress(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def plan(file: FileArgument = "-", config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what would be bought for a chat completion's body, and what else was considered. Nothing is sent."""
     with told():
@@ -112,16 +149,26 @@ def plan(file: FileArgument = "-", config: ConfigOption = None, as_json: JsonOpt
         out.print(plan_table(made["chosen"], made["runners_up"]))
 
 
-app.command("train-ranker")(train_ranker)
-app.command()(calibrate)
-app.command("train-router")(train_router)
-app.command()(prices)
-app.command()(inspect)
-app.command()(mcp)
-app.command()(whatif)
+app.command(rich_help_panel=RUN)(doctor)
+app.command(rich_help_panel=RUN)(mcp)
+app.command(rich_help_panel=LOOK)(inspect)
+app.command(rich_help_panel=LOOK)(prices)
+app.command(rich_help_panel=ACCOUNT)(analyze)
+app.command(rich_help_panel=ACCOUNT)(whatif)
+app.command(rich_help_panel=ACCOUNT)(reconcile)
+app.command("train-ranker", rich_help_panel=TEACH)(train_ranker)
+app.command(rich_help_panel=TEACH)(calibrate)
+app.command("train-router", rich_help_panel=TEACH)(train_router)
+app.add_typer(batch, name="batch", rich_help_panel=RUN)
+app.add_typer(webhooks, name="webhooks", rich_help_panel=RUN)
+app.add_typer(ledger, name="ledger", rich_help_panel=ACCOUNT)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+    rich_help_panel=LOOK,
+)
 def bench(context: typer.Context) -> None:
     """Run the benchmarks, which are in a checkout and not in the wheel: the arguments of `python -m benchmarks`."""
     if importlib.util.find_spec("benchmarks") is None:

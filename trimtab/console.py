@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from genai_prices.data_snapshot import get_snapshot
 from rich.console import Console
 from rich.text import Text
 
+from routing.catalog import Catalog
 from trimtab.errors import BadSettings, problem_of
+from trimtab.settings import Settings
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -21,6 +24,20 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="A TOML file with settings and providers.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FileArgument = Annotated[str, typer.Argument(help="A file, or - for standard input.")]
+
+
+def model_names(context: typer.Context, incomplete: str) -> list[str]:
+    """For a shell that completes a model's name: the configuration's, where --config was given before; else those of the
+    price list. A configuration that cannot be read completes nothing: the command will say why."""
+    config = context.params.get("config")
+    try:
+        if config is not None:
+            names = [each.model for each in Catalog(Settings.load(config).providers).models()]
+        else:
+            names = [model.id for provider in get_snapshot().providers for model in provider.models]
+    except (BadSettings, ValueError):
+        return []
+    return sorted({name for name in names if name.startswith(incomplete)})
 
 
 def read_text(file: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ class Edge:
         self.gate = gate
         self.state = "loading"
         self._router: Router | None = None
+        self._leaving: list[Callable[[], None]] = []
 
     @property
     def router(self) -> Router:
@@ -45,6 +46,16 @@ class Edge:
                 warming.add_done_callback(self._warmed)
                 yield
                 warming.cancel()
+
+    def on_leaving(self, end: Callable[[], None]) -> None:
+        """Have `end` called when the server is about to stop, before it waits for answers under way: one that goes on until
+        it is told to end would hold it up."""
+        self._leaving.append(end)
+
+    def leave(self) -> None:
+        """The server is about to stop. Called on the event loop."""
+        for end in self._leaving:
+            end()
 
     def _warmed(self, warming: asyncio.Task[None]) -> None:
         if warming.cancelled():

@@ -25,13 +25,14 @@ CLIENT_GONE: Final = 499
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One endpoint. `operation` is added to what the OpenAPI document says of it."""
+    """One endpoint. `operation` is added to what the OpenAPI document says of it; a page is not `listed` there."""
 
     method: str
     path: str
     endpoint: Callable[..., Awaitable[Response]]
     summary: str
     operation: Mapping[str, Any] = field(default_factory=dict)
+    listed: bool = True
 
 
 class Endpoints(Protocol):

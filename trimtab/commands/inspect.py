@@ -18,7 +18,10 @@ def inspect(
     file: FileArgument = "-",
     surface: Annotated[
         str | None,
-        typer.Option(help="chat, messages, responses or embeddings; without it, the one whose shape the request has."),
+        typer.Option(
+            help="chat, messages, responses or embeddings; without it, the one whose shape the request has.",
+            autocompletion=lambda: ["chat", "messages", "responses", "embeddings"],
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -15,7 +15,7 @@ from routing.catalog import Catalog
 from routing.errors import UnknownModel
 from routing.offers import Offer, plain
 from routing.overlay import WEEKDAYS, Entry, overlay_with
-from trimtab.console import ConfigOption, JsonOption, out, told
+from trimtab.console import ConfigOption, JsonOption, model_names, out, told
 from trimtab.errors import BadSettings
 from trimtab.settings import Settings
 
@@ -35,7 +35,7 @@ def catalog_of(config: Path | None, overlay: Path | None) -> Catalog:
 
 
 def prices(
-    model: Annotated[str, typer.Argument(help="A model, such as claude-haiku-5-5.")],
+    model: Annotated[str, typer.Argument(help="A model, such as claude-haiku-5-5.", autocompletion=model_names)],
     config: ConfigOption = None,
     overlay: OverlayOption = None,
     as_json: JsonOption = False,

@@ -10,7 +10,7 @@ import typer
 from rich.progress import track
 
 from compressor.labelled import BadQuestion, Labelled, read_labelled
-from trimtab.console import ConfigOption, err, fail, told
+from trimtab.console import ConfigOption, JsonOption, err, fail, out, told
 from trimtab.pipeline import Trimtab
 
 Files = Annotated[list[Path], typer.Argument(help="Labelled questions, JSONL, plain or gzipped (docs/ranker.md).")]
@@ -22,6 +22,7 @@ def train_ranker(
     to: Annotated[Path, typer.Option("--out", help="Where to write the weights.")] = Path("ranker.npz"),
     limit: Limit = None,
     config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Teach the ranking the habits of your own traffic; then set `ranker` in the settings to the file."""
     from compressor.training import examples_of, train
@@ -31,10 +32,14 @@ def train_ranker(
         questions = _questions(files, limit)
         try:
             examples = list(track(examples_of(questions, ranker), "Encoding", len(questions), console=err))
-            train(examples).save(to)
+            with err.status("Training"):
+                train(examples).save(to)
         except (OSError, ValueError) as error:
             fail(str(error))
-    err.print(f"{len(examples):,} questions -> {to}")
+    if as_json:
+        out.print_json(data={"questions": len(examples), "file": str(to)})
+    else:
+        err.print(f"{len(examples):,} questions -> {to}", markup=False)
 
 
 def calibrate(
@@ -45,6 +50,7 @@ def calibrate(
         bool, typer.Option("--leave-out", help="Rank each data set by weights trained on the others.")
     ] = False,
     config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make `min_coverage` a promise about your own traffic; then set `calibration` in the settings to the file.
 
@@ -58,14 +64,19 @@ def calibrate(
         questions = _questions(files, limit)
         try:
             if leave_out:
-                calibration = left_out(questions, ranker)
+                with err.status(f"Training and cutting {len(questions):,} questions"):
+                    calibration = left_out(questions, ranker)
             else:
                 asked = track(questions, "Cutting", len(questions), console=err)
                 calibration = calibrated(asked, lambda each: ranker.judged(each.query, each.sources))
             calibration.save(to)
         except (OSError, ValueError) as error:
             fail(str(error))
-    err.print(f"{len(calibration.kind):,} questions of {len(calibration.kinds)} kinds -> {to}")
+    if as_json:
+        counts = {"questions": len(calibration.kind), "kinds": len(calibration.kinds)}
+        out.print_json(data={**counts, "file": str(to)})
+    else:
+        err.print(f"{len(calibration.kind):,} questions of {len(calibration.kinds)} kinds -> {to}", markup=False)
 
 
 def _questions(files: list[Path], limit: int | None) -> list[Labelled]:

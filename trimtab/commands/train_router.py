@@ -12,7 +12,7 @@ import typer
 from rich.progress import track
 
 from retrieval import Encoder
-from trimtab.console import ConfigOption, err, fail, told
+from trimtab.console import ConfigOption, JsonOption, err, fail, out, told
 from trimtab.pipeline import Trimtab
 from trimtab.prompt_features import Rows, columns, rows
 from trimtab.router_training import set_weights, trained
@@ -26,6 +26,7 @@ def train_router(
     to: Annotated[Path, typer.Option("--out", help="Where to write the weights.")] = Path("router.npz"),
     limit: Annotated[int | None, typer.Option(min=1, help="Take at most this many prompts of each file.")] = None,
     config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Teach `model: "auto"` what your models find hard; then set `router` in the settings to the file."""
     with told():
@@ -34,11 +35,15 @@ def train_router(
             sets = [list(islice(read_scored(file), limit)) for file in files]
             prompts = [each for one in sets for each in one]
             made = _encoded(prompts, encoder)
-            weights = trained(prompts, made, set_weights([len(one) for one in sets]), columns(encoder))
+            with err.status("Training"):
+                weights = trained(prompts, made, set_weights([len(one) for one in sets]), columns(encoder))
             weights.save(to)
         except (BadScores, OSError, ValueError) as error:
             fail(str(error))
-    err.print(f"{len(prompts):,} prompts, {len(weights.models)} models -> {to}")
+    if as_json:
+        out.print_json(data={"prompts": len(prompts), "models": list(weights.models), "file": str(to)})
+    else:
+        err.print(f"{len(prompts):,} prompts, {len(weights.models)} models -> {to}", markup=False)
 
 
 def _encoded(prompts: Sequence[Scored], encoder: Encoder) -> Rows:
