@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: install demo test lint bench clean
+.PHONY: install browser demo test lint fuzz bench release-check clean
 
 install: $(VENV)/.installed
 
@@ -24,13 +24,27 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+# The dashboard is tested in a real browser: Debian's, where we may install it. Without one those tests are skipped and say so.
+browser:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
+		|| echo 'chromium is not here and cannot be installed: the tests of the dashboard will be skipped'
+
+test: lint browser
 	$(BIN)/python -m pytest
 	# Without the variable, LiteLLM fetches a file from the network when it is imported.
 	LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m pytest --quiet --doctest-modules trimtab compressor retrieval routing
 
+# Every other run has the same examples of the property tests. This one looks for new ones, for minutes.
+fuzz: install
+	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest tests/routing tests/trimtab/*fuzzed*
+
 bench: install
 	$(BIN)/python -m benchmarks
+
+# Locked hashes, an SBOM, known weaknesses of what we depend on; docs/deploy.md.
+release-check: install
+	deploy/release-check $(VENV)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -40,6 +40,13 @@ class Gateway:
 @contextmanager
 def trimtab_gateway(provider: str, folder: Path) -> Iterator[str]:
     """`trimtab serve`, one process, every request small enough to pass through untrimmed."""
+    with trimtab_process(provider, folder) as (url, _):
+        yield url
+
+
+@contextmanager
+def trimtab_process(provider: str, folder: Path) -> Iterator[tuple[str, int]]:
+    """`trimtab serve` with all at its defaults: its URL and the process's id."""
     config = folder / "trimtab.toml"
     config.write_text(
         f'cache_dir = "{folder / "cache"}"\n[[providers]]\nname = "loopback"\nkind = "openai"\nbase_url = "{provider}"\n'
@@ -48,8 +55,8 @@ def trimtab_gateway(provider: str, folder: Path) -> Iterator[str]:
     port = _free_port()
     command = [sys.executable, "-c", "from trimtab.cli import main; main()", "serve"]
     command += ["--config", str(config), "--port", str(port)]
-    with _process(command, folder, {}, f"http://127.0.0.1:{port}/readyz"):
-        yield f"http://127.0.0.1:{port}/v1"
+    with _process(command, folder, {}, f"http://127.0.0.1:{port}/readyz") as pid:
+        yield f"http://127.0.0.1:{port}/v1", pid
 
 
 @contextmanager
@@ -137,8 +144,8 @@ GATEWAYS: tuple[Gateway, ...] = (
 
 
 @contextmanager
-def _process(command: Sequence[str], folder: Path, environment: Mapping[str, str], ready_url: str) -> Iterator[None]:
-    """A process whose `ready_url` has answered; terminated afterwards. Raises Skipped if it does not come up."""
+def _process(command: Sequence[str], folder: Path, environment: Mapping[str, str], ready_url: str) -> Iterator[int]:
+    """The id of a process whose `ready_url` has answered; terminated afterwards. Raises Skipped if it does not come up."""
     log = folder / "gateway.log"
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 (a fixed command)
@@ -146,7 +153,7 @@ def _process(command: Sequence[str], folder: Path, environment: Mapping[str, str
         )
         try:
             _await(process, ready_url, log)
-            yield
+            yield process.pid
         finally:
             process.terminate()
             try:

@@ -30,6 +30,20 @@ _RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-lengt
     _ANSWER,
 )
 
+_EVENTS = (
+    b'data: {"id":"chatcmpl-loopback","object":"chat.completion.chunk","created":1790000000,"model":"loopback-model",'
+    b'"choices":[{"index":0,"delta":{"role":"assistant","content":"%s"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    % TEXT.encode()
+)
+_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n%s" % (len(_EVENTS), _EVENTS)
+REFUSE = b"refuse this one"
+"""What a body says that is to be answered with an error."""
+_ERROR = b'{"error":{"message":"refused","type":"invalid_request_error","param":null,"code":"refused"}}'
+_REFUSAL = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
+    len(_ERROR),
+    _ERROR,
+)
+
 
 @contextmanager
 def loopback_provider() -> Iterator[str]:
@@ -50,8 +64,8 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         while head := await reader.readuntil(b"\r\n\r\n"):
             fields = head.lower().split(b"\r\n")
             length = next((int(f.split(b":")[1]) for f in fields if f.startswith(b"content-length:")), 0)
-            await reader.readexactly(length)
-            writer.write(_RESPONSE)
+            body = await reader.readexactly(length)
+            writer.write(_REFUSAL if REFUSE in body else _STREAM if b'"stream":true' in body else _RESPONSE)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         pass  # the client is done

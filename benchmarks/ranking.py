@@ -25,6 +25,8 @@ from compressor.relevance import Ranker, fused
 from compressor.segments import Segment, segmented
 from compressor.training import Example, train
 from retrieval import CachedEncoder, SentenceTransformerEncoder
+from retrieval.store import DiskStore
+from retrieval.vectors import DEFAULT_SIZE_LIMIT_BYTES
 
 RATIOS = (0.10, 0.25, 0.50)
 
@@ -75,7 +77,9 @@ def run(datasets: Sequence[Dataset], folder: Path, progress: Progress) -> Sectio
 
 def items_of(datasets: Sequence[Dataset], folder: Path, progress: Progress) -> dict[str, list[Item]]:
     """The questions with evidence of each data set, by its name."""
-    ranker = Ranker(CachedEncoder(SentenceTransformerEncoder(), folder / "vectors"))
+    ranker = Ranker(
+        CachedEncoder(SentenceTransformerEncoder(), DiskStore(folder / "vectors", DEFAULT_SIZE_LIMIT_BYTES))
+    )
     return {dataset.name: _items(dataset, ranker, progress) for dataset in datasets}
 
 

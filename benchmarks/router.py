@@ -23,6 +23,8 @@ from benchmarks.routing_curves import Numbers
 from benchmarks.sections import Progress, Section
 from compressor.tokens import count_each
 from retrieval import CachedEncoder, Encoder, SentenceTransformerEncoder
+from retrieval.store import DiskStore
+from retrieval.vectors import DEFAULT_SIZE_LIMIT_BYTES
 from routing.difficulty import Difficulty, Rows, sigmoid
 from trimtab.prompt_features import NAMES, columns
 from trimtab.prompt_features import rows as rows_of
@@ -78,7 +80,7 @@ def run(files: Sequence[Path], seed: int, quick: bool, folder: Path, progress: P
         why = "it needs scored prompts, given with --scored FILE (docs/router.md says of what shape)"
         record = {"record": "skipped", "suite": "router", "reason": why}
         return Section("router", "Router", notes=(f"Skipped: {why}.",), records=(record,))
-    encoder = CachedEncoder(SentenceTransformerEncoder(), folder / "vectors")
+    encoder = CachedEncoder(SentenceTransformerEncoder(), DiskStore(folder / "vectors", DEFAULT_SIZE_LIMIT_BYTES))
     read = [_read(file, encoder, seed, quick, progress) for file in files]
     return measured(read, columns(encoder), seed, QUICK_HALVINGS if quick else HALVINGS, progress)
 

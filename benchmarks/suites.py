@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks import (
     adversarial,
     agent,
+    answers,
     boundaries,
     chaos,
     conversations,
@@ -127,6 +128,11 @@ def run_ledger(setting: Setting) -> Section:
     return ledger.run(rounds, requests, setting.folder, setting.progress)
 
 
+def run_answers(setting: Setting) -> Section:
+    count = answers.QUICK_PAIRS_A_TEMPLATE if setting.quick else answers.PAIRS_A_TEMPLATE
+    return answers.run(setting.datasets, count, setting.seed, setting.progress)
+
+
 SUITES: Mapping[str, Callable[[Setting], Section]] = {
     "evidence": run_evidence,
     "adversarial": run_adversarial,
@@ -141,6 +147,7 @@ SUITES: Mapping[str, Callable[[Setting], Section]] = {
     "chaos": run_chaos,
     "deferred": run_deferred,
     "ledger": run_ledger,
+    "answers": run_answers,
     "ranking": run_ranking,
     "guarantee": run_guarantee,
 }

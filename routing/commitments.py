@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
@@ -122,14 +122,15 @@ def committed(offer: Offer, commitment: Commitment, used: Decimal, now: datetime
 class Drawdown:
     """What is used of each commitment in its present period. For one process; safe to share between threads.
 
-    A process that starts again, and another one beside it, know nothing of what was used before: what they quote is
-    then too much for the rest of the period, and the provider's own meter decides.
+    A process that starts again, and another one beside it that is not told (`tell`, `draw`), know nothing of what was used
+    before: what they quote is then too much for the rest of the period, and the provider's own meter decides.
     """
 
     def __init__(self, commitments: Iterable[Commitment]) -> None:
         self._commitments = {each.name: each for each in commitments}
         self._lock = threading.Lock()
         self._used: dict[str, tuple[datetime, Decimal]] = {}
+        self.tell: Callable[[str, Decimal, datetime], None] | None = None
 
     def used(self, name: str, now: datetime) -> Decimal:
         """What was drawn from the commitment `name` in the period that `now` lies in."""
@@ -153,12 +154,21 @@ class Drawdown:
         if commitment is None or usage.input_tokens > offer.boundaries[0]:
             return _ZERO
         drawn = commitment.drawn(offer.list_tiers, offer, usage)
+        self.draw(commitment.name, drawn, now)
+        if self.tell is not None:
+            self.tell(commitment.name, drawn, now)
+        return drawn
+
+    def draw(self, name: str, amount: Decimal, now: datetime) -> None:
+        """Count an amount that was drawn from the commitment `name`, here or by another process; nothing if there is none."""
+        commitment = self._commitments.get(name)
+        if commitment is None:
+            return
         begin = commitment.period(now)
         with self._lock:
-            since, used = self._used.get(commitment.name, (begin, _ZERO))
+            since, used = self._used.get(name, (begin, _ZERO))
             if since <= begin:
-                self._used[commitment.name] = (begin, drawn + (used if since == begin else _ZERO))
-        return drawn
+                self._used[name] = (begin, amount + (used if since == begin else _ZERO))
 
     def _quoted(self, offer: Offer, output_tokens: int, now: datetime) -> Offer:
         best = offer

@@ -2,7 +2,7 @@
 
 What is known of one offer is a frozen `Vitals`; `after` makes the next one of an attempt's end, and `standing` says what
 a plan may expect. Both are pure, and time comes in as seconds of any clock that never goes back. `Health` keeps them for
-a process, behind a lock. Knows nothing of requests, prices or the network.
+a process, behind a lock; what one process saw, others hear as a `Sighting`. Knows nothing of requests, prices or the network.
 
 The circuit breaker (Nygard, "Release It!", 2007) is closed until some failures in a row open it; after a while it is
 half-open and lets one call through at a time, whose end closes it or opens it again. What happens in an outage is the
@@ -115,7 +115,7 @@ def _faded(vitals: Vitals, now_s: float, policy: HealthPolicy) -> Vitals:
     left = _left(vitals, now_s, policy) * (1.0 - 1.0 / policy.memory_calls)
     return replace(
         vitals,
-        at_s=now_s,
+        at_s=max(vitals.at_s, now_s),  # what another process saw is told late
         answered=vitals.answered * left,
         failed=vitals.failed * left,
         streams=vitals.streams * left,
@@ -170,6 +170,17 @@ def probing(vitals: Vitals, now_s: float, policy: HealthPolicy = DEFAULT) -> Vit
     return replace(vitals, open_until_s=now_s + policy.open_s)
 
 
+def agreed(vitals: Vitals, turned_s: float, open_until_s: float | None) -> Vitals:
+    """What is known once another process has said when its breaker last turned, and how it stands since. The later turn
+    holds, and of two that are open the longer pause: whoever says it first, all come to the same."""
+    if open_until_s is not None and vitals.open_until_s is not None:
+        longer_s = max(open_until_s, vitals.open_until_s)
+        return replace(vitals, open_until_s=longer_s, turned_s=max(turned_s, vitals.turned_s))
+    if turned_s <= vitals.turned_s:
+        return vitals
+    return replace(vitals, failures=0, open_until_s=open_until_s, turned_s=turned_s)
+
+
 def breaker(vitals: Vitals, now_s: float) -> Breaker:
     """Where the circuit breaker stands. "open" while a probe is under way."""
     if vitals.open_until_s is None:
@@ -210,10 +221,31 @@ def _mean(total: float, weight: float) -> float | None:
     return total / weight if weight > 0 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What one process saw of an offer just now, for the others; seconds are relative to then, since clocks differ.
+
+    `attempt` has ended, or is None: then a probe has begun (`allowed` None), or an answer's headers said what is `allowed`
+    of requests and of tokens (limit, remaining, seconds until all is back). The breaker turned `turned_ago_s` ago (None:
+    never) and stays open for `open_left_s` more (None: it is closed).
+    """
+
+    offer: Called
+    attempt: Attempt | None = None
+    output_tokens: int | None = None
+    allowed: tuple[_Allowed | None, _Allowed | None] | None = None
+    turned_ago_s: float | None = None
+    open_left_s: float | None = None
+
+
+_Allowed = tuple[int, int, float]
+
+
 class Health:
     """The vitals of every offer that was called. One for a process: safe to share between threads and routers.
 
-    `clock` counts seconds and never goes back.
+    `clock` counts seconds and never goes back. `tell` is told of whatever is learned here, and `heard` of what other
+    processes told; it must not block.
     """
 
     def __init__(self, policy: HealthPolicy | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -221,6 +253,7 @@ class Health:
         self._clock = clock
         self._lock = threading.Lock()
         self._of: dict[Called, Vitals] = {}
+        self.tell: Callable[[Sighting], None] | None = None
 
     def standing(self, offer: Offer, input_tokens: int = 1) -> Standing:
         """What a plan may expect of `offer` now."""
@@ -261,8 +294,10 @@ class Health:
             if rest_ms(vitals, now_s) is not None:
                 return False
             if vitals.open_until_s is not None:
-                self._of[key] = probing(vitals, now_s, self._policy)
-            return True
+                self._of[key] = vitals = probing(vitals, now_s, self._policy)
+        if vitals.open_until_s is not None:
+            self._told(Sighting(key), vitals, now_s)
+        return True
 
     def forget(self) -> None:
         """Begin anew, as after a restart."""
@@ -273,8 +308,9 @@ class Health:
         """An attempt has come to its end just now."""
         key = (attempt.provider, attempt.model, attempt.processing)
         with self._lock:
-            vitals = self._of.get(key, _NEVER_CALLED)
-            self._of[key] = after(vitals, attempt, self._clock(), self._policy, output_tokens)
+            vitals, now_s = self._of.get(key, _NEVER_CALLED), self._clock()
+            self._of[key] = vitals = after(vitals, attempt, now_s, self._policy, output_tokens)
+        self._told(Sighting(key, attempt, output_tokens), vitals, now_s)
 
     def told(self, offer: Offer, headers: Mapping[str, str]) -> None:
         """Note the rate limits in the headers (in lower case) of an answer that has just come."""
@@ -285,4 +321,33 @@ class Health:
         tokens = read_allowance(headers, "tokens", now_s, since_1970_s)
         with self._lock:
             vitals = self._of.get(key, _NEVER_CALLED)
-            self._of[key] = replace(vitals, requests_allowed=requests, tokens_allowed=tokens)
+            self._of[key] = vitals = replace(vitals, requests_allowed=requests, tokens_allowed=tokens)
+        self._told(Sighting(key, allowed=(_relative(requests), _relative(tokens))), vitals, now_s)
+
+    def heard(self, sighting: Sighting, age_s: float) -> None:
+        """What another process saw `age_s` ago."""
+        with self._lock:
+            vitals, then_s = self._of.get(sighting.offer, _NEVER_CALLED), self._clock() - age_s
+            if sighting.attempt is not None:
+                vitals = after(vitals, sighting.attempt, then_s, self._policy, sighting.output_tokens)
+            if sighting.allowed is not None:
+                requests, tokens = (_absolute(each, then_s) for each in sighting.allowed)
+                vitals = replace(vitals, requests_allowed=requests, tokens_allowed=tokens)
+            if sighting.turned_ago_s is not None:
+                until_s = None if sighting.open_left_s is None else then_s + sighting.open_left_s
+                vitals = agreed(vitals, then_s - sighting.turned_ago_s, until_s)
+            self._of[sighting.offer] = vitals
+
+    def _told(self, sighting: Sighting, vitals: Vitals, now_s: float) -> None:
+        if self.tell is not None:
+            ago_s = None if math.isinf(vitals.turned_s) else now_s - vitals.turned_s
+            left_s = None if vitals.open_until_s is None else vitals.open_until_s - now_s
+            self.tell(replace(sighting, turned_ago_s=ago_s, open_left_s=left_s))
+
+
+def _relative(allowance: Allowance | None) -> _Allowed | None:
+    return None if allowance is None else (allowance.limit, allowance.remaining, allowance.full_s - allowance.at_s)
+
+
+def _absolute(allowed: _Allowed | None, at_s: float) -> Allowance | None:
+    return None if allowed is None else Allowance(allowed[0], allowed[1], at_s, at_s + allowed[2])

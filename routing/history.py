@@ -108,14 +108,18 @@ class History:
         `estimated_tokens` is what we had counted as input; None where that was no count of the model's tokens (an image
         whose size is not known).
         """
+        self.saw(offer.model, route, estimated_tokens, usage, answers)
+
+    def saw(self, model: str, route: str, estimated_tokens: int | None, usage: Usage, answers: int = 1) -> None:
+        """`observed`, of an offer of which only the model is known: another process saw the bill."""
         each_tokens = usage.output_tokens / max(1, answers)
         with self._lock:
-            _renew(self._answers, (offer.model, route), each_tokens, 1.0)
-            _renew(self._answers, (offer.model, None), each_tokens, 1.0)
+            _renew(self._answers, (model, route), each_tokens, 1.0)
+            _renew(self._answers, (model, None), each_tokens, 1.0)
             if usage.input_tokens and (estimated_tokens or 0) >= WORTH_COUNTING_TOKENS:
                 # Weighted by size: what matters is on which side of a boundary a prompt of 100,000 tokens lands.
                 weight = float(estimated_tokens or 0)
-                _renew(self._bills, offer.model, usage.input_tokens / weight - 1.0, weight)
+                _renew(self._bills, model, usage.input_tokens / weight - 1.0, weight)
 
     def expected_output(
         self, model: str, route: str = "", max_tokens: int | None = None, answers: int = 1

@@ -54,10 +54,11 @@ class Receipt:
     the caller's own model would have read from its cache, had nothing ever been cut, and `cache_loss_usd` what of
     that the answer did not: it is taken off the baseline already.
     `at_once_cost_usd` is what a request that could wait would have cost had it been answered at once.
-    `coverage_basis` says what `coverage_estimate` rests on. `notes` say what fell through, such as "ranking failed; the
-    original payload was forwarded"; `stage_ms` holds
-    (stage, milliseconds) in the order they ran. `cut` lists what was cut, and `expansions` what of it the model asked to
-    see after all; what is billed counts every round of asking.
+    `cache` says what the answer cache did: "hit" and "near" (an answer to another wording) cost nothing, "miss" was bought;
+    None where it was not asked. `coverage_basis` says what `coverage_estimate` rests on. `notes` say what fell through,
+    such as "ranking failed; the original payload was forwarded"; `stage_ms` holds (stage, milliseconds) in the order they
+    ran. `cut` lists what was cut, and `expansions` what of it the model asked to see after all; what is billed counts every
+    round of asking.
 
     When planning itself breaks, a receipt is built directly, with what is known.
     """
@@ -86,6 +87,7 @@ class Receipt:
     baseline_cache_read_tokens: int = 0
     cache_loss_usd: Decimal | None = None
     at_once_cost_usd: Decimal | None = None
+    cache: str | None = None
     attempts: tuple[Attempt, ...] = ()
     notes: tuple[str, ...] = ()
     stage_ms: tuple[tuple[str, float], ...] = ()
@@ -132,6 +134,7 @@ class Receipt:
             "earlier_cut_tokens": self.earlier_cut_tokens,
             "baseline_cache_read_tokens": self.baseline_cache_read_tokens,
             "cache_loss_usd": _plain(self.cache_loss_usd),
+            "cache": self.cache,
             "attempts": [asdict(attempt) for attempt in self.attempts],
             "cut": [asdict(each) for each in self.cut],
             "expansions": [asdict(each) for each in self.expansions],

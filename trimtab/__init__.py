@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from trimtab.asgi import TrimtabMiddleware
+    from trimtab.compressed import Compressed
     from trimtab.errors import BadRequest, TrimtabError
-    from trimtab.pipeline import Compressed, Trimtab
+    from trimtab.pipeline import Trimtab
     from trimtab.settings import Settings
     from trimtab.transport import TrimtabTransport
     from trimtab.wrapping import wrap
@@ -36,7 +37,7 @@ __all__ = [
 
 _HOMES: Final = {
     "BadRequest": "errors",
-    "Compressed": "pipeline",
+    "Compressed": "compressed",
     "Settings": "settings",
     "Trimtab": "pipeline",
     "TrimtabError": "errors",

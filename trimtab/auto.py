@@ -9,7 +9,7 @@ shares = { "gpt-5-mini" = 0.7 }                    # what share of your ordinary
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
@@ -59,11 +59,15 @@ class Auto:
             )
         return self.candidates if asked == AUTO else self.tiers.get(asked, ())
 
-    def opened(self, body: Mapping[str, Any], options: Options) -> tuple[Mapping[str, Any], Options]:
-        """The request with the first model that its name stands for, the others as candidates."""
+    def opened(
+        self, body: Mapping[str, Any], options: Options, permitted: Callable[[str], bool] = lambda _: True
+    ) -> tuple[Mapping[str, Any], Options]:
+        """The request with the first model that its name stands for, the others as candidates; of those that are `permitted`
+        where any is."""
         models = self.models(str(body.get("model")))
         if not models:
             return body, options
+        models = tuple(each for each in models if permitted(each)) or models
         candidates = [*models[1:], *options.candidates]
         return {**body, "model": models[0]}, options.model_copy(update={"candidates": candidates})
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, Protocol
+
+from trimtab.access.rules import EVERYTHING, Rules
+
+if TYPE_CHECKING:
+    from trimtab.prepared import Prepared
 
 _CREDENTIALS: Final = ("authorization", "x-api-key")
 
@@ -24,12 +30,35 @@ NOBODY: Final = Caller("")
 """Of a request that came over no network: the process's own."""
 
 
+def name_of(caller: Caller, *parts: str) -> bytes:
+    """What is stored under `parts` for this caller is found by, and by nobody else."""
+    digest = hashlib.sha256()
+    for part in (caller.tenant, *parts):
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.digest()
+
+
 class Gate(Protocol):
     """Lets callers in."""
 
     async def admit(self, headers: Mapping[str, str]) -> Caller:
         """Who sent these headers (names in lower case, or in any case where the mapping does not mind). Raises BadRequest
         with status 401 or 403 for whoever may not come in."""
+        ...
+
+    def rules(self, caller: Caller) -> Rules:
+        """Which models and providers a caller may use. It may block: in a thread. Raises BadRequest for one that is gone."""
+        ...
+
+    async def hold(self, caller: Caller, prepared: Prepared, job_id: str | None = None) -> Mapping[str, str]:
+        """Reserve what a request may cost, under its receipt's id or its job's, until it is settled. Gives the headers that
+        tell the caller of limits. Raises BadRequest (429) where there is not enough left."""
+        ...
+
+    def settle(self, id: str, billed_usd: Decimal) -> None:
+        """What was reserved under this id has cost so much. On the event loop. An unknown id, or one that is settled, is no
+        error."""
         ...
 
 
@@ -39,6 +68,15 @@ class OpenGate:
 
     async def admit(self, headers: Mapping[str, str]) -> Caller:
         return stranger(headers)
+
+    def rules(self, caller: Caller) -> Rules:
+        return EVERYTHING
+
+    async def hold(self, caller: Caller, prepared: Prepared, job_id: str | None = None) -> Mapping[str, str]:
+        return {}
+
+    def settle(self, id: str, billed_usd: Decimal) -> None:
+        pass
 
 
 def stranger(headers: Mapping[str, str]) -> Caller:

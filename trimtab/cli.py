@@ -6,9 +6,10 @@ import importlib.util
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,6 +18,7 @@ from trimtab.commands.analyze import analyze
 from trimtab.commands.batch import batch
 from trimtab.commands.doctor import doctor
 from trimtab.commands.inspect import inspect
+from trimtab.commands.keys import app as keys
 from trimtab.commands.ledger import app as ledger
 from trimtab.commands.mcp import mcp
 from trimtab.commands.prices import prices
@@ -28,10 +30,14 @@ from trimtab.commands.whatif import whatif
 from trimtab.console import ConfigOption, FileArgument, JsonOption, err, fail, out, payload_of, read_text, told
 from trimtab.options import CompressIn, checked
 from trimtab.pipeline import Trimtab
+from trimtab.settings import Settings
 from trimtab.tables import plan_table
 from trimtab.telemetry.exporting import export
 from trimtab.telemetry.logs import LogFormat, LogLevel, configure_logging, secret_variables
 from trimtab.zero_config import no_key, providers_in
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 # The panels of --help, in the order in which a newcomer needs them.
 RUN: Final = "Run a server"
@@ -70,6 +76,9 @@ def serve(
     config: ConfigOption = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8400,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="How many processes serve; the settings' number, else 1.")
+    ] = None,
     log_format: Annotated[LogFormat, typer.Option(help="Log lines to be read, or one JSON object a line.")] = "text",
     log_level: Annotated[
         LogLevel,
@@ -77,19 +86,41 @@ def serve(
     ] = "info",
 ) -> None:
     """Serve OpenAI's and Anthropic's APIs, and our own endpoints, over HTTP."""
-    from trimtab.app import create_app
-    from trimtab.serving import run
+    from trimtab.serving import run, run_workers
 
     with told():
-        trimtab = Trimtab(config) if config else Trimtab(providers=providers_in(os.environ))
-        if not trimtab.catalog.providers:
+        settings = settings_of(config)
+        settings = settings if workers is None else replace(settings, workers=workers)
+        if not settings.providers:
             err.print(no_key(), style="yellow")
-        configure_logging(log_format, log_level, secrets_from=secret_variables(trimtab.settings))
-        if (wrong := export(os.environ)) is not None:
-            err.print(wrong, style="yellow", markup=False)
-        served = create_app(trimtab)
+        make = partial(served, config, settings.workers, log_format, log_level)
+        if settings.workers > 1:
+            Trimtab(replace(settings, ledger=False))  # what is wrong with the settings is said once, and here
+            configure_logging(log_format, log_level, secrets_from=secret_variables(settings))
+        app = make() if settings.workers == 1 else None
     # No configuration of logs: uvicorn's would put its own handlers in the place of ours.
-    run(served, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=30)
+    options: dict[str, Any] = {"host": host, "port": port, "log_config": None, "access_log": False}
+    options["timeout_graceful_shutdown"] = 30
+    if app is not None:
+        run(app, **options)
+    else:
+        run_workers(make, settings.workers, **options)
+
+
+def settings_of(config: Path | None) -> Settings:
+    """The settings of the file, else what the environment's keys make of the defaults."""
+    return Settings.load(config) if config else Settings.of({"providers": providers_in(os.environ)})
+
+
+def served(config: Path | None, workers: int, log_format: LogFormat, log_level: LogLevel) -> FastAPI:
+    """The app of one process that serves, whose logs and traces are set up."""
+    from trimtab.app import create_app
+
+    trimtab = Trimtab(replace(settings_of(config), workers=workers))
+    configure_logging(log_format, log_level, secrets_from=secret_variables(trimtab.settings))
+    if (wrong := export(os.environ)) is not None:
+        err.print(wrong, style="yellow", markup=False)
+    return create_app(trimtab)
 
 
 @app.command(rich_help_panel=LOOK)

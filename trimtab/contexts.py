@@ -10,15 +10,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from compressor import Kept
 from compressor.segments import Source
 from compressor.tokens import count_each
+from retrieval.store import Store
 from routing.receipt import Cut
-from trimtab.caller import Caller
-from trimtab.private_store import PrivateStore, name_of
+from trimtab.caller import Caller, name_of
 
 SIZE_LIMIT_BYTES: Final = 512 * 2**20
 """Of all originals on disk; the oldest go first."""
@@ -50,22 +49,23 @@ def originals_of(sources: Sequence[Source], kept: Sequence[Kept], encoding: str)
 
 
 class Contexts:
-    """The originals on disk. One for a process; safe to share between threads. `lifetime_h` 0 keeps nothing."""
+    """The originals in a store. One for a process; safe to share between threads. `lifetime_h` 0 keeps nothing."""
 
-    def __init__(self, folder: Path, lifetime_h: float, size_limit_bytes: int = SIZE_LIMIT_BYTES) -> None:
-        self._store = PrivateStore(folder, size_limit_bytes)
+    def __init__(self, store: Store, lifetime_h: float) -> None:
+        self._store = store
         self._lifetime_s = lifetime_h * 3600.0
 
     def keep(self, caller: Caller, originals: Sequence[Original]) -> None:
         """Keep what a caller sent. Of the same text sent twice, the latest cut."""
         if self._lifetime_s and originals:
             entries = {name_of(caller, each.cut.digest): _packed(each) for each in originals}
-            self._store.write(entries, self._lifetime_s)
+            self._store.set(entries, self._lifetime_s)
 
     def find(self, caller: Caller, digest: str) -> dict[str, Any] | None:
         """The original under `digest`, if this caller sent it: its id, title and text, and the spans of it that were kept
         (pairs of characters); None where there is none."""
-        raw = self._store.read(name_of(caller, digest.lower()))
+        name = name_of(caller, digest.lower())
+        raw = self._store.get([name]).get(name)
         if raw is None:
             return None
         head, _, text = raw.partition(b"\n")

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from compressor.prompts import Api
+from retrieval.store import Store
+from trimtab.telling import Tell, nobody
 
 MAX_BYTES: Final = 64 * 2**20
 """Of trimmed turns held in memory; those not seen for longest go first."""
+
+SHARED_S: Final = 3_600.0
+"""How long turns are kept where other workers find them: longer than any cache of a provider holds them."""
 
 _LINK_BYTES: Final = 200  # what an entry costs without a turn
 _PER_REQUEST: Final = frozenset(
@@ -59,14 +65,20 @@ def _canonical(value: object) -> bytes:
 class Conversations:
     """The turns that were sent, by what they were sent for. Safe to share between threads.
 
-    Only whoever sends a conversation again, to the byte, finds what was sent of it.
+    Only whoever sends a conversation again, to the byte, finds what was sent of it. With a `shared` store, the next turn
+    may come to another worker.
     """
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, max_bytes: int = MAX_BYTES, shared: Store | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._max_bytes = max_bytes
+        self._shared = shared
+        self._clock = clock
         self._lock = threading.Lock()
-        self._sent: OrderedDict[bytes, tuple[Any, int]] = OrderedDict()  # a turn, None for one that went as it came
+        self._sent: OrderedDict[bytes, _Kept] = OrderedDict()
         self._bytes = 0
+        self.tell: Tell = nobody
 
     def forget(self) -> None:
         """Drop all of it."""
@@ -82,15 +94,31 @@ class Conversations:
         turns = body.get(api.turns)
         if not isinstance(turns, list):
             return body, 0
+        self._fetch(digests[1:-1])
         sent: list[Any] = []
         with self._lock:
             for digest, turn in zip(digests[1:-1], turns, strict=False):
                 if digest not in self._sent:
                     break
                 self._sent.move_to_end(digest)
-                kept = self._sent[digest][0]
+                kept = self._sent[digest].turn
                 sent.append(turn if kept is None else kept)
         return {**body, api.turns: [*sent, *turns[len(sent) :]]}, len(sent)
+
+    def _fetch(self, digests: Digests) -> None:
+        """Have those that another worker sent."""
+        if self._shared is None:
+            return
+        with self._lock:
+            missing = [digest for digest in digests if digest not in self._sent]
+        found = self._shared.get(missing) if missing else {}
+        now_s = self._clock()
+        # half of a lifetime may have passed: written again before long
+        fetched = [
+            (name, _Kept(orjson.loads(raw), _LINK_BYTES + len(raw), now_s - SHARED_S)) for name, raw in found.items()
+        ]
+        with self._lock:
+            self._put([(digest, kept) for digest, kept in fetched if digest not in self._sent])
 
     def sent(
         self,
@@ -108,10 +136,50 @@ class Conversations:
         noted = []
         for digest, turn, own in zip(digests[1:], after[:beside], before[:beside], strict=False):
             same = turn is own or turn == own  # not held then: a caller's turn may be a book, and comes again with him
-            noted.append((digest, (None, _LINK_BYTES) if same else (turn, _LINK_BYTES + len(_canonical(turn)))))
+            noted.append((digest, None if same else turn))
+        now_s = self._clock()
         with self._lock:
-            for digest, entry in noted:
-                self._bytes += entry[1] - self._sent.pop(digest, (None, 0))[1]
-                self._sent[digest] = entry
-            while self._bytes > self._max_bytes:
-                self._bytes -= self._sent.popitem(last=False)[1][1]
+            before_of = {digest: self._sent.get(digest) for digest, _ in noted}
+            fresh = {
+                digest: turn
+                for digest, turn in noted
+                if (old := before_of[digest]) is None or old.turn != turn or now_s - old.shared_s > SHARED_S / 2
+            }
+            shared_s = {
+                digest: old.shared_s for digest, old in before_of.items() if old is not None and digest not in fresh
+            }
+            self._put([(digest, _Kept(turn, _size(turn), shared_s.get(digest, now_s))) for digest, turn in noted])
+        if self._shared is None or not fresh:
+            return
+        self._shared.set({digest: orjson.dumps(turn) for digest, turn in fresh.items()}, SHARED_S)
+        recut = [digest for digest in fresh if (old := before_of[digest]) is not None and old.turn != fresh[digest]]
+        if recut:
+            self.tell("recut", {"digests": [digest.hex() for digest in recut]})
+
+    def heard(self, event: Mapping[str, Any]) -> None:
+        """Another worker has sent some turns otherwise than before: what is held of them is to be fetched anew."""
+        digests = [bytes.fromhex(each) for each in event["digests"]]
+        with self._lock:
+            for digest in digests:
+                if (kept := self._sent.pop(digest, None)) is not None:
+                    self._bytes -= kept.size_bytes
+
+    def _put(self, entries: Sequence[tuple[bytes, _Kept]]) -> None:
+        for digest, entry in entries:
+            old = self._sent.pop(digest, None)
+            self._bytes += entry.size_bytes - (0 if old is None else old.size_bytes)
+            self._sent[digest] = entry
+        while self._bytes > self._max_bytes:
+            self._bytes -= self._sent.popitem(last=False)[1].size_bytes
+
+
+class _Kept(NamedTuple):
+    """A turn as it was sent, None for one that went as it came, and when others could last be sure to find it."""
+
+    turn: Any
+    size_bytes: int
+    shared_s: float
+
+
+def _size(turn: Any) -> int:
+    return _LINK_BYTES if turn is None else _LINK_BYTES + len(_canonical(turn))

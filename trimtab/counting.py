@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from compressor.payload import OPTIONS, parse
 from compressor.tokens import count_each, encoding_for_model
 from routing.offers import Offer
 from routing.wires import NATIVE
+from trimtab.access.rules import EVERYTHING, Rules
 from trimtab.errors import BadRequest
 from trimtab.options import read_options
 from trimtab.pipeline import Trimtab
@@ -28,7 +29,7 @@ class Counting:
     tokens: int = 0
 
 
-def counting(trimtab: Trimtab, body: Mapping[str, Any]) -> Counting:
+def counting(trimtab: Trimtab, body: Mapping[str, Any], rules: Rules = EVERYTHING) -> Counting:
     """How to count `body`. Counted whole: what trimming will leave of it depends on the plan.
 
     Raises BadRequest, BadPayload, UnknownModel or NoOffer.
@@ -37,9 +38,13 @@ def counting(trimtab: Trimtab, body: Mapping[str, Any]) -> Counting:
     if not isinstance(model, str) or not model:
         raise BadRequest("model", 'must name a model, such as "claude-sonnet-5"')
     now = datetime.now(UTC)
-    wanted = read_preferences(
-        body, read_options(body), trimtab.catalog, lambda name: trimtab.catalog.offers([name], now)
-    )
+
+    def sell(name: str) -> Sequence[Offer]:
+        rules.check(name)
+        return trimtab.catalog.offers([name], now)
+
+    wanted = read_preferences(body, read_options(body), trimtab.catalog, sell)
+    wanted = replace(wanted, policy=rules.narrowed(wanted.policy))
     admitted = wanted.admitted(trimtab.catalog, COUNT_TOKENS.tongue)
     offers = tuple(each for each in admitted.offers if _counts(trimtab, each))
     payload, encoding = parse(COUNT_TOKENS.api, body), encoding_for_model(model)

@@ -27,11 +27,12 @@ _DRIVERS: Final = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "post
 class Database:
     """One database by its URL: "sqlite:////var/lib/trimtab/trimtab.sqlite", "postgresql://user@host/name".
 
-    What is committed is on disk (SQLite: write-ahead log, synchronous FULL; PostgreSQL: as its server is set, which is on by
+    `durable` False: a SQLite file may lose the last moments at a power failure, never its order, and writes faster.
+    Else what is committed is on disk (SQLite: write-ahead log, synchronous FULL; PostgreSQL: as its server is set, which is on by
     default). Raises BadSettings for a URL that is none and for a missing driver; connects at the first use.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, durable: bool = True) -> None:
         try:
             parsed = sa.make_url(url)
             named = _DRIVERS.get(parsed.get_backend_name())
@@ -48,7 +49,7 @@ class Database:
         if self.is_sqlite:
             if parsed.database not in (None, "", ":memory:"):
                 Path(str(parsed.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sa.event.listen(self.engine, "connect", _configured)
+            sa.event.listen(self.engine, "connect", _configured if durable else _relaxed)
             sa.event.listen(self.engine, "begin", _begin_immediately)
 
     def create(self, tables: sa.MetaData) -> None:
@@ -85,6 +86,13 @@ def _configured(connection: DBAPIConnection, _: Any) -> None:
     cursor = connection.cursor()
     for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _relaxed(connection: DBAPIConnection, record: Any) -> None:
+    _configured(connection, record)
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
 
 

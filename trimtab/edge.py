@@ -6,18 +6,23 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from starlette.requests import Request
 
+from retrieval.vectors import keep_vectors_apart
 from routing.forwarding import Router
+from trimtab.admission import Admission, Limits
 from trimtab.caller import Caller, Gate
 from trimtab.errors import BadRequest
-from trimtab.http import read_object
+from trimtab.http import in_thread, read_object
 from trimtab.pipeline import Trimtab
+from trimtab.ranking_pool import process_count
 
 logger = logging.getLogger("trimtab")
+
+Result = TypeVar("Result")
 
 
 class Edge:
@@ -26,6 +31,15 @@ class Edge:
     def __init__(self, trimtab: Trimtab, gate: Gate) -> None:
         self.trimtab = trimtab
         self.gate = gate
+        settings = trimtab.settings
+        self.admission = Admission(
+            Limits(
+                settings.max_requests,
+                settings.max_bodies_bytes,
+                settings.max_wait_s,
+                max(1, process_count(settings)),
+            )
+        )
         self.state = "loading"
         self._router: Router | None = None
         self._leaving: list[Callable[[], None]] = []
@@ -67,11 +81,19 @@ class Edge:
 
     async def caller(self, request: Request) -> Caller:
         """Who asks. Raises BadRequest for whoever may not."""
-        return await self.gate.admit(request.headers)
+        caller = await self.gate.admit(request.headers)
+        if self.trimtab.settings.isolate_vectors:
+            keep_vectors_apart(caller.tenant)
+        return caller
 
     async def body(self, request: Request) -> dict[str, Any]:
-        """The request's body as a JSON object. Raises BadRequest."""
-        return await read_object(request, self.trimtab.settings.max_body_bytes)
+        """The request's body as a JSON object. Raises BadRequest, and Overloaded where there is no room for it."""
+        return await read_object(request, self.trimtab.settings.max_body_bytes, self.admission.grow)
+
+    async def worked(self, work: Callable[[], Result]) -> Result:
+        """What `work` makes of the body of the request at hand, in a thread, once it is its turn. Raises Overloaded."""
+        async with self.admission.turn():
+            return await in_thread(work)
 
     def check_providers(self) -> None:
         """Raises BadRequest where no provider is configured."""

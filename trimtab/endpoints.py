@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from routing.catalog import Listing
 from routing.chat_answer import to_bytes
 from trimtab import api_docs
+from trimtab.caller import Caller
 from trimtab.contexts import Contexts
 from trimtab.edge import Edge
 from trimtab.errors import BadRequest
@@ -50,15 +52,17 @@ class OwnEndpoints:
         async def answer() -> Response:
             await self._edge.caller(request)
             asked = checked(CompressIn, await self._edge.body(request), None)
-            return json_response(await in_thread(lambda: self._trimtab.compress_request(asked)))
+            return json_response(await self._edge.worked(lambda: self._trimtab.compress_request(asked)))
 
         return await answered(answer)
 
     async def _plan(self, request: Request) -> Response:
         async def answer() -> Response:
-            await self._edge.caller(request)
+            caller = await self._edge.caller(request)
             body = await self._edge.body(request)
-            return json_response((await in_thread(lambda: self._trimtab.plan(body))).to_dict())
+            return json_response(
+                (await self._edge.worked(lambda: self._trimtab.plan(body, self._edge.gate.rules(caller)))).to_dict()
+            )
 
         return await answered(answer)
 
@@ -66,7 +70,7 @@ class OwnEndpoints:
         async def answer() -> Response:
             await self._edge.caller(request)
             body, surface = await self._edge.body(request), request.query_params.get("surface")
-            return json_response((await in_thread(lambda: inspected(body, surface))).to_dict())
+            return json_response((await self._edge.worked(lambda: inspected(body, surface))).to_dict())
 
         return await answered(answer)
 
@@ -83,17 +87,24 @@ class OwnEndpoints:
 
     async def _models(self, request: Request) -> Response:
         async def answer() -> Response:
-            await self._edge.caller(request)
-            listed = [_model(each) for each in self._trimtab.catalog.models()]
+            caller = await self._edge.caller(request)
+            listed = [_model(each) for each in await self._listed(caller)]
             ends = {"first_id": listed[0]["id"] if listed else None, "last_id": listed[-1]["id"] if listed else None}
             return json_response({"object": "list", "data": listed, "has_more": False, **ends})
 
         return await answered(answer)
 
+    async def _listed(self, caller: Caller) -> list[Listing]:
+        """The models that this caller may use, each with those of its providers that he may ask."""
+        rules = await in_thread(lambda: self._edge.gate.rules(caller))
+        listings = [each for each in self._trimtab.catalog.models() if rules.permits(each.model)]
+        sold = [replace(each, providers=tuple(p for p in each.providers if rules.sells(p))) for each in listings]
+        return [each for each in sold if each.providers]
+
     async def _model(self, request: Request, model: str) -> Response:
         async def answer() -> Response:
-            await self._edge.caller(request)
-            listing = next((each for each in self._trimtab.catalog.models() if each.model == model), None)
+            caller = await self._edge.caller(request)
+            listing = next((each for each in await self._listed(caller) if each.model == model), None)
             if listing is None:
                 reason = f"no configured provider lists {model[:100]!r}; GET /v1/models says which models there are"
                 raise BadRequest("model", reason, "model_not_found", status=404)

@@ -1,8 +1,9 @@
 """What callers are told when something is wrong, and the one place where every error gets its HTTP status.
 
 TrimtabError
-└── BadRequest     the caller's request cannot be served as it is: names the field, the reason and the fix
-└── BadSettings    the configuration cannot be used: names the entry and the fix
+├── BadRequest     the caller's request cannot be served as it is: names the field, the reason and the fix
+├── BadSettings    the configuration cannot be used: names the entry and the fix
+└── Overloaded     this server has as much to do as it may have: says when to come back
 """
 
 from __future__ import annotations
@@ -22,17 +23,37 @@ class TrimtabError(Exception):
 
 
 class BadRequest(TrimtabError, ValueError):
-    """`param` is the field's path in the caller's body ("trimtab.ratio"), `code` a word for programs."""
+    """`param` is the field's path in the caller's body ("trimtab.ratio"), `code` a word for programs, `kind` the error's
+    `type` as OpenAI calls it; `headers` go with the answer."""
 
-    def __init__(self, param: str | None, reason: str, code: str = "invalid_value", status: int = 400) -> None:
+    def __init__(
+        self,
+        param: str | None,
+        reason: str,
+        code: str = "invalid_value",
+        status: int = 400,
+        *,
+        kind: str = "invalid_request_error",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(f"{param}: {reason}" if param else reason)
         self.param = param
         self.code = code
         self.status = status
+        self.kind = kind
+        self.headers = headers or {}
 
 
 class BadSettings(TrimtabError, ValueError):
     """The message names the file's entry and what it should be."""
+
+
+class Overloaded(TrimtabError):
+    """`wait_s`: when there may be room, by our estimate."""
+
+    def __init__(self, reason: str, wait_s: float) -> None:
+        super().__init__(f"trimtab is busy: {reason}; come back when retry-after says")
+        self.wait_s = wait_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +82,11 @@ def problem_of(error: Exception) -> Problem | None:
     """The answer to `error`; None for one that is a defect of ours and no answer to a request."""
     match error:
         case BadRequest():
-            return Problem(error.status, str(error), "invalid_request_error", error.param, error.code)
+            return Problem(error.status, str(error), error.kind, error.param, error.code, headers=error.headers)
+        case Overloaded():
+            # whole seconds, and no more than clients wait for by themselves
+            headers = {"retry-after": str(min(60, max(1, math.ceil(error.wait_s))))}
+            return Problem(503, str(error), "overloaded_error", None, "overloaded", None, headers)
         case BadPayload():
             return Problem(400, str(error), "invalid_request_error", error.param, "invalid_value")
         case UnknownModel():

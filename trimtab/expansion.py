@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from compressor import Ranker
 from compressor.payload import parse
 from compressor.prompts import Path
 from compressor.segments import Source
@@ -22,6 +21,7 @@ from routing.receipt import Expansion
 from routing.tongues import Tongue
 from trimtab.contexts import Original, digest_of
 from trimtab.errors import BadRequest
+from trimtab.ranking_pool import Ranks
 from trimtab.request import Request
 
 NAME: Final = "trimtab_expand"
@@ -71,7 +71,7 @@ class Expandable:
 
 
 def expander_of(
-    request: Request, body: Mapping[str, Any], originals: Sequence[Original], ranker: Ranker, tongue: Tongue
+    request: Request, body: Mapping[str, Any], originals: Sequence[Original], ranker: Ranks, tongue: Tongue
 ) -> tuple[Expander | None, tuple[str, ...]]:
     """What answers the model's calls for what was cut, and notes for the receipt: nothing and none where the caller asks
     for no expansion, or nothing was cut. `tongue` is that of `body`.

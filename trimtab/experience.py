@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from routing.catalog import Catalog
 from routing.health import Health
@@ -17,6 +18,7 @@ from routing.history import History
 from routing.offers import Offer, Usage
 from routing.prompt_cache import CacheRules, Expected, Link, PromptCaches, rules_of
 from routing.standing import Called, Standing, called
+from trimtab.telling import Tell, links_of, nobody, plain_links
 
 logger = logging.getLogger("trimtab")
 
@@ -42,6 +44,7 @@ class Experience:
         self.history = _history(history_file)
         self.caches = PromptCaches()
         self._written = PromptCaches()  # what caches hold that keep only what is marked
+        self.tell: Tell = nobody
 
     def forget(self) -> None:
         """Begin anew. Routers keep the same `health`, which forgets too."""
@@ -92,6 +95,9 @@ class Experience:
             warm_tokens=held.warm_tokens(called(offer), chain, rules, now_s),
             cache_minimum_tokens=rules.minimum_tokens,
             cache_marked=rules.marked,
+            promised_s=0.0
+            if offer.processing == "batch"
+            else None,  # it may be called back: the deferred lane sees to it
         )
 
     def rules(self, offer: Offer) -> CacheRules:
@@ -103,6 +109,14 @@ class Experience:
         if "claude" in offer.model:
             return CacheRules()
         return rules_of("gemini" if "gemini" in offer.model else "openai", offer.model)
+
+    def usual_share(self, own: Offer, answered: Offer, route: str = "") -> float:
+        """How much of what `answered` wrote the caller's own model would have written: less than 1 where it is known to
+        write less. Never more: harder questions go to dearer models, whose longer answers are no saving of ours."""
+        if own.model == answered.model:
+            return 1.0
+        usual, written = (self.history.usual_output(each.model, route) for each in (own, answered))
+        return 1.0 if not usual or not written else min(1.0, usual / written)
 
     def warm(self, offers: Sequence[Offer], chain: Sequence[Link]) -> int:
         """The most tokens of `chain` that any offer has read lately. A cache that keeps only what is marked counts as if
@@ -119,6 +133,7 @@ class Experience:
     def came(self, chain: Sequence[Link]) -> None:
         """Note a request that is sent."""
         self.caches.came(chain, self._clock())
+        self.tell("came", {"chain": plain_links(chain)})
 
     def answered(
         self,
@@ -135,8 +150,26 @@ class Experience:
 
         `marked_turn` is the last message that bore a cache mark (-1: what stands before them did), None for no mark.
         """
-        self.caches.sent(called(offer), chain, self._clock())
-        if marked_turn is not None:
-            self._written.sent(called(offer), chain[marked_turn + 1 : marked_turn + 2], self._clock())
+        written = () if marked_turn is None else chain[marked_turn + 1 : marked_turn + 2]
+        where = called(offer)
+        self.caches.sent(where, chain, self._clock())
+        self._written.sent(where, written, self._clock())
+        self.tell("sent", {"offer": where, "chain": plain_links(chain), "written": plain_links(written)})
         if usage is not None:
             self.history.observed(offer, route, estimated_tokens, usage, answers)
+            counted = {"estimated": estimated_tokens, "input": usage.input_tokens, "output": usage.output_tokens}
+            self.tell("billed", {"model": offer.model, "route": route, "answers": answers, **counted})
+
+    def heard(self, kind: str, event: Mapping[str, Any], age_s: float) -> None:
+        """What another process told `age_s` ago. Raises ValueError, KeyError or TypeError for what is no event of ours."""
+        then_s = self._clock() - age_s
+        if kind == "came":
+            self.caches.came(links_of(event["chain"]), then_s)
+        elif kind == "sent":
+            provider, model, processing = event["offer"]
+            where = (str(provider), str(model), processing)
+            self.caches.sent(where, links_of(event["chain"]), then_s)
+            self._written.sent(where, links_of(event["written"]), then_s)
+        elif kind == "billed":
+            usage = Usage(int(event["input"]), int(event["output"]))
+            self.history.saw(event["model"], event["route"], event["estimated"], usage, int(event["answers"]))

@@ -43,27 +43,36 @@ class Endpoints(Protocol):
     def serving(self) -> AbstractAsyncContextManager[None]: ...
 
 
-async def read_object(request: Request, max_bytes: int) -> dict[str, Any]:
+Grow = Callable[[int], None]
+"""Is told how many more bytes of a body are about to be held, and raises where there is no room."""
+
+
+async def read_object(request: Request, max_bytes: int, grow: Grow = lambda _: None) -> dict[str, Any]:
     """The body as a JSON object. Raises BadRequest for another content type, more than `max_bytes`, bad UTF-8, and anything
     that is no object."""
     _check_content_type(request)
-    body = _parsed(await read_bytes(request, max_bytes))
+    body = _parsed(await read_bytes(request, max_bytes, grow))
     if not isinstance(body, dict):
         raise BadRequest(None, "the body must be a JSON object", "invalid_json")
     return body
 
 
-async def read_bytes(request: Request, max_bytes: int) -> bytearray:
+async def read_bytes(request: Request, max_bytes: int, grow: Grow = lambda _: None) -> bytearray:
     """The body as it came. Raises BadRequest, and reads no further, where it is larger than `max_bytes`."""
     reason = f"the body is larger than {max_bytes:,} bytes; send less, or raise max_body_bytes in the settings"
     too_large = BadRequest(None, reason, "request_too_large", status=413)
-    if int(request.headers.get("content-length") or 0) > max_bytes:
+    said = int(request.headers.get("content-length") or 0)
+    if said > max_bytes:
         raise too_large  # before a byte of it is read
+    grow(said)
     content = bytearray()
     async for part in request.stream():
         content += part
         if len(content) > max_bytes:
             raise too_large
+        if len(content) > said:  # one that did not say how long it would be
+            grow(len(content) - said)
+            said = len(content)
     return content
 
 

@@ -5,7 +5,7 @@ API. A key belongs to the caller's credential and to the endpoint. The first req
 hangs up, since that is what a retry is for. One that comes meanwhile gets the same answer as it is made; one that comes
 later gets it from disk, for a day. Only answers that came to their end are kept: after an error a retry tries anew.
 
-Requests under way are known to this process only; what is on disk outlives a restart.
+What is kept outlives a restart, and is found by every worker that shares the store.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ import functools
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
 from starlette.responses import Response, StreamingResponse
 
+from retrieval.store import Store
 from routing.replies import Reply
-from trimtab.caller import Caller
+from trimtab.caller import Caller, name_of
 from trimtab.errors import BadRequest
-from trimtab.private_store import PrivateStore, name_of
 
 KEY_HEADER: Final = "idempotency-key"
 KEPT_S: Final = 24 * 3600.0
@@ -34,8 +33,11 @@ MAX_ANSWER_BYTES: Final = 16 * 2**20
 """A longer answer is not kept."""
 WAIT_S: Final = 60.0
 """How long a second request waits for the first to begin its answer, before it is told to come back."""
+LEASE_S: Final = 10.0
+"""How long a worker that died keeps others from answering in its place."""
 MAX_KEY_CHARACTERS: Final = 255
 
+_POLL_S: Final = 0.1
 _STALE: Final = ("content-length", "date", "retry-after", "server")
 _REPLAYED: Final = {"x-trimtab-replayed": "true"}
 
@@ -46,21 +48,24 @@ Make = Callable[[], Awaitable[tuple[Response, Reply | None]]]
 class Replays:
     """The answers that may be asked for again. One for a process and event loop.
 
-    `lifetime_s`, `wait_s` and `max_answer_bytes` are there for tests. A folder that cannot be used costs replays after a
-    restart, never an answer.
+    Of several workers that share `store`, the first to come holds a lease on the key, which it renews while it answers; the
+    others wait for what it keeps. If it dies, another takes over once the lease has run out. `lifetime_s`, `wait_s`,
+    `lease_s` and `max_answer_bytes` are there for tests. A store that is out of order costs replays, never an answer.
     """
 
     def __init__(
         self,
-        folder: Path,
+        store: Store,
         *,
         lifetime_s: float = KEPT_S,
         wait_s: float = WAIT_S,
+        lease_s: float = LEASE_S,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
-        self._store = PrivateStore(folder, SIZE_LIMIT_BYTES)
+        self._store = store
         self._lifetime_s = lifetime_s
         self._wait_s = wait_s
+        self._lease_s = lease_s
         self._max_answer_bytes = max_answer_bytes
         self._running: dict[bytes, _Recording] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,12 +105,7 @@ class Replays:
         except TimeoutError:
             if recording.head.done():  # its own, not ours
                 raise
-            raise BadRequest(
-                "Idempotency-Key",
-                "the first request with this key is still being answered; send it again later",
-                "idempotency_conflict",
-                status=409,
-            ) from None
+            raise _conflict() from None
         headers = head.headers | (_REPLAYED if replayed or head.replayed else {})
         if head.streams:
             return StreamingResponse(recording.follow(), head.status, headers)
@@ -117,10 +117,39 @@ class Replays:
         recording.end(ConnectionAbortedError("the server stops") if task.cancelled() else task.exception())
 
     async def _run(self, name: bytes, recording: _Recording, make: Make) -> None:
-        kept = _unpacked(await asyncio.to_thread(self._store.read, name))
+        kept = await self._leased(name)
         if kept is not None:
             recording.replay(kept)
             return
+        renewing = asyncio.create_task(self._renew(name))
+        try:
+            await self._answered(name, recording, make)
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            await asyncio.to_thread(self._store.delete, [_lease(name)])
+
+    async def _leased(self, name: bytes) -> _Kept | None:
+        """What was kept; None once it is this worker's to answer. Raises BadRequest where another one answers for too long."""
+        ends_s = asyncio.get_running_loop().time() + self._wait_s
+        while True:
+            mine = await asyncio.to_thread(self._store.add, _lease(name), b"1", self._lease_s)
+            # Looked for after the lease is had: whoever held it before has kept what there is to keep.
+            kept = _unpacked((await asyncio.to_thread(self._store.get, [name])).get(name))
+            if mine and kept is not None:
+                await asyncio.to_thread(self._store.delete, [_lease(name)])
+            if mine or kept is not None:
+                return kept
+            if asyncio.get_running_loop().time() > ends_s:
+                raise _conflict()
+            await asyncio.sleep(_POLL_S)
+
+    async def _renew(self, name: bytes) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            await asyncio.to_thread(self._store.set, {_lease(name): b"1"}, self._lease_s)
+
+    async def _answered(self, name: bytes, recording: _Recording, make: Make) -> None:
         response, reply = await make()
         recording.begin(response)
         if isinstance(response, StreamingResponse):
@@ -131,9 +160,10 @@ class Replays:
         if response.background is not None:
             await response.background()
         complete = reply is not None and bool(reply.attempts) and reply.attempts[-1].outcome == "ok"
+        complete = complete or response.headers.get("x-trimtab-cache") in ("hit", "near")  # whole when it was kept
         if complete and recording.size_bytes <= self._max_answer_bytes:
             # While it still counts as running: a retry finds it here until it can be found there.
-            await asyncio.to_thread(self._store.write, {name: _packed(recording.kept())}, self._lifetime_s)
+            await asyncio.to_thread(self._store.set, {name: _packed(recording.kept())}, self._lifetime_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +268,19 @@ def _name(key: str, caller: Caller, path: str) -> bytes:
 def _fingerprint(body: Mapping[str, Any]) -> str:
     """The same for two bodies that say the same, whatever the order of their fields."""
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _lease(name: bytes) -> bytes:
+    return name + b"lease"
+
+
+def _conflict() -> BadRequest:
+    return BadRequest(
+        "Idempotency-Key",
+        "the first request with this key is still being answered; send it again later",
+        "idempotency_conflict",
+        status=409,
+    )
 
 
 def _reused() -> BadRequest:

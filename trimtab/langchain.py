@@ -96,14 +96,18 @@ class TrimtabAgentMiddleware(AgentMiddleware[Any, Any]):
     ) -> ModelResponse[Any]:
         trimmed = self._trim(request)
         began = time.perf_counter()
-        return _with_receipt(handler(_rewritten(request, trimmed)), trimmed, began)
+        with trimmed.sending(began):
+            response = handler(_rewritten(request, trimmed))
+        return _with_receipt(response, trimmed, began)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         trimmed = await anyio.to_thread.run_sync(lambda: self._trim(request))
         began = time.perf_counter()
-        return _with_receipt(await handler(_rewritten(request, trimmed)), trimmed, began)
+        with trimmed.sending(began):
+            response = await handler(_rewritten(request, trimmed))
+        return _with_receipt(response, trimmed, began)
 
     def _trim(self, request: ModelRequest[Any]) -> TrimmedRequest:
         model = getattr(request.model, "model_name", None) or getattr(request.model, "model", None)
@@ -128,9 +132,7 @@ def _rewritten(request: ModelRequest[Any], trimmed: TrimmedRequest) -> ModelRequ
 
 
 def _with_receipt(response: ModelResponse[Any], trimmed: TrimmedRequest, began_s: float) -> ModelResponse[Any]:
-    usage = _usage(response.result)
-    trimmed.learn(usage)
-    receipt = trimmed.settled(usage, (time.perf_counter() - began_s) * 1000).to_dict()
+    receipt = trimmed.over(_usage(response.result), began_s).to_dict()
     result = [_noted(each, receipt) if isinstance(each, AIMessage) else each for each in response.result]
     return replace(response, result=result)
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -98,6 +98,39 @@ Deadline = Annotated[
 ]
 
 
+MAX_TTL_S: Final = 30 * 86_400.0
+
+
+def _a_ttl(ttl: object) -> object:
+    if not 0 < seconds_until(ttl, datetime.now(UTC)) <= MAX_TTL_S:
+        raise ValueError("must be more than 0 and at most 30 days")
+    return ttl
+
+
+Ttl = Annotated[
+    float | str,
+    BeforeValidator(_a_ttl),
+    Field(description="How old an answer may be, and how long this one is kept: as a deadline is written."),
+]
+CacheMode = Literal["off", "exact", "near"]
+
+
+class CacheIn(BaseModel):
+    """How the answer cache serves one request: in which `mode` (the server's own where it is left out), for how long."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: CacheMode | None = None
+    ttl: Ttl | None = None
+
+
+def _a_cache(value: object) -> object:
+    return {"mode": value} if isinstance(value, str) else value
+
+
+Cache = Annotated[CacheIn, BeforeValidator(_a_cache, json_schema_input_type=CacheMode | CacheIn)]
+
+
 class _Size(BaseModel):
     """How much to keep: at most one of `ratio` and `budget_tokens`."""
 
@@ -122,10 +155,12 @@ class Options(_Size):
 
     `contexts` are the retrieved chunks, where they are not in the messages already; `query` replaces the question read
     from the last user message. `candidates` are models that may answer beside `model`. The maxima are hard.
-    `deadline` admits cheaper service classes that answer later. `wrong_answer_usd` is what a wrong answer costs you:
+    `deadline` admits cheaper service classes that answer later, and `callback_url` is told of an answer that waited for one
+    (docs/deferred.md). `wrong_answer_usd` is what a wrong answer costs you:
     with it, evidence and quality are weighed in dollars. `route` labels a kind of request, whose answers are alike in length.
     `allow`, `deny` and `order` name providers, `regions` where they may compute, `require` what they must promise.
-    `expand` offers the model a tool, answered here, that gives back what was cut.
+    `expand` offers the model a tool, answered here, that gives back what was cut. `cache` is "off", "exact", "near" or a
+    table with a mode and a ttl (docs/answer-cache.md).
     """
 
     contexts: Contexts | None = None
@@ -134,6 +169,7 @@ class Options(_Size):
     max_cost_usd: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
     max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
     deadline: Deadline | None = None
+    callback_url: Annotated[str, Field(min_length=1, max_length=2_048)] | None = None
     min_quality: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
     wrong_answer_usd: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
     route: Annotated[str, Field(max_length=100)] = ""
@@ -143,6 +179,7 @@ class Options(_Size):
     regions: Names = []
     require: Names = []
     expand: Annotated[bool, Field(strict=True)] = False
+    cache: Cache | None = None
 
     @property
     def deadline_s(self) -> float | None:

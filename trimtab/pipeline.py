@@ -9,14 +9,14 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from compressor import Kept, Ranker, Ranking
+from compressor import Ranker, Ranking
 from compressor.payload import BadPayload, parse
 from compressor.prompts import CHAT, Api
 from compressor.tokens import count_tokens, encoding_for_model
@@ -32,13 +32,18 @@ from routing.policy import alone
 from routing.price_refresh import PriceRefresh
 from routing.receipt import Receipt, opened, settled
 from routing.replies import Reply
-from routing.standing import Called, called
+from routing.standing import called
 from routing.tongues import CHAT as CHAT_TONGUE
 from routing.tongues import Tongue
+from trimtab.access.rules import EVERYTHING, Rules
+from trimtab.answers.cache import kept_by
+from trimtab.answers.serving import completed
 from trimtab.auto import asks_for_quality, within_reach
-from trimtab.cache_marks import last_mark, marked
+from trimtab.baseline import Baselines
+from trimtab.cache_marks import last_mark
 from trimtab.caller import NOBODY, Caller
-from trimtab.completion import Completion, answer_of
+from trimtab.completion import Completion
+from trimtab.compressed import Compressed, compressed, ranked
 from trimtab.conclusion import Conclusion, Listener
 from trimtab.contexts import originals_of
 from trimtab.conversations import Conversations, chain
@@ -49,27 +54,19 @@ from trimtab.experience import Experience
 from trimtab.loading import calibration_of, fusion_of, overlay_of
 from trimtab.options import CompressIn, Options, checked, read_options, sources_of
 from trimtab.preferences import read_preferences
-from trimtab.prepared import WORTH_TRIMMING_TOKENS, Body, Prepared, needs_of, receipt_id, untouched
-from trimtab.request import EXPECTED_OUTPUT_TOKENS, Request, cap, fixed_tokens
+from trimtab.prepared import Prepared, answering, marked_for, needs_of, receipt_id, untouched
+from trimtab.ranking_pool import Ranks, ranking_pool
+from trimtab.request import EXPECTED_OUTPUT_TOKENS, Request, fixed_tokens
+from trimtab.resuming import resumed
 from trimtab.rounds import Asking, Expanded, expanded
 from trimtab.settings import Settings
+from trimtab.stores import Stores
 from trimtab.surfaces import tongue_of
 
+if TYPE_CHECKING:
+    from trimtab.ledger.ledger import Ledger
+
 logger = logging.getLogger("trimtab")
-
-
-@dataclass(frozen=True, slots=True)
-class Compressed:
-    """What `compress` gives: one entry of `contexts` for every input, in order; `dropped` counts the emptied ones."""
-
-    contexts: tuple[Kept, ...]
-    tokens_before: int
-    tokens_after: int
-    coverage_estimate: float
-    dropped: int
-    ms: float
-    lossless_tokens: int = 0
-    coverage_basis: str = ""
 
 
 class Trimtab:
@@ -95,13 +92,20 @@ class Trimtab:
         self.catalog = Catalog(self.settings.providers, overlay_of(self.settings), self.prices.current)
         self.drawdown = Drawdown(self.settings.commitments)
         self.experience = Experience(self.catalog, self.settings.history_file)
-        self.conversations = Conversations()
+        self.stores = Stores(self.settings)
+        self.conversations = Conversations(shared=self.stores.conversations())
+        self.baselines = Baselines()
         self.listeners: list[Listener] = []
+        self._ledger: Ledger | None = None
         self._model = SentenceTransformerEncoder(self.settings.encoder)
-        self.encoder = CachedEncoder(self._model, self.settings.cache_dir / "vectors", self.settings.cache_size_bytes)
+        self.encoder = CachedEncoder(self._model, self.stores.near("vectors", self.settings.cache_size_bytes))
         self.ranker = Ranker(
             self.encoder, self.settings.marker, fusion_of(self.settings), calibration_of(self.settings)
         )
+        self.ranks: Ranks = self.ranker
+        self.answers = kept_by(self.settings, self.encoder)
+        if self.settings.ledger:
+            self.open_ledger()
 
     @functools.cached_property
     def difficulty(self) -> DifficultyRouter | None:
@@ -139,36 +143,11 @@ class Trimtab:
 
     def compress_request(self, asked: CompressIn) -> Compressed:
         """`compress`, of a body that was checked already."""
-        began = time.perf_counter()
-        ranking, budget_tokens = self.ranked(asked)
-        trimmed = ranking.cut(budget_tokens)
-        return Compressed(
-            trimmed.contexts,
-            trimmed.tokens_before,
-            trimmed.tokens_after,
-            trimmed.coverage_estimate,
-            trimmed.dropped,
-            (time.perf_counter() - began) * 1000,
-            trimmed.lossless_tokens,
-            trimmed.coverage_basis,
-        )
+        return compressed(self.ranks, self.settings.min_coverage, asked)
 
     def ranked(self, asked: CompressIn) -> tuple[Ranking, int]:
         """The ranking of a checked body's contexts, and the budget in tokens that it asks for. Raises BadRequest."""
-        if not asked.query.strip():
-            raise BadRequest("query", "must say what the contexts are needed for, and is blank")
-        encoding = encoding_for_model(asked.model or "")
-        ranking = self.ranker.rank(asked.query, sources_of(asked.contexts), encoding)
-        return ranking, self._target(ranking, asked.ratio, asked.budget_tokens, asked.min_coverage)
-
-    def _target(self, ranking: Ranking, ratio: float | None, budget: int | None, coverage: float | None) -> int:
-        most = cap(ranking.full_tokens, ratio, budget)
-        if most is not None and coverage is None:
-            return most
-        if ranking.full_tokens < WORTH_TRIMMING_TOKENS:
-            return ranking.full_tokens if most is None else most
-        needed = ranking.budget_for(coverage or self.settings.min_coverage)
-        return needed if most is None else min(most, needed)
+        return ranked(self.ranks, self.settings.min_coverage, asked)
 
     def warm_up(self) -> None:
         """Load the encoder and the tokenizer, so that the first request does not wait for them."""
@@ -177,23 +156,53 @@ class Trimtab:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """While serving: prices are refreshed as the settings say, and what bills taught is written down at the end."""
+        """While serving: large payloads are ranked in processes, prices are refreshed and the ledger is kept as the settings
+        say, and what bills taught is written down at the end."""
         if self.settings.refresh_prices_hours is not None:
             self.prices.start(self.settings.refresh_prices_hours)
+        opened = self.settings.ledger is None and self.open_ledger()
         try:
-            yield
+            with self._learning(), ranking_pool(self.ranker, self.settings) as self.ranks:
+                yield
         finally:
             self.prices.stop()
             self.experience.save()
+            if opened:
+                self.close()
+
+    def _learning(self) -> AbstractContextManager[None]:
+        if not self.settings.shares:
+            return nullcontext()
+        from trimtab.sharing.learning import learning  # here, since most have no need of SQLAlchemy and Redis
+
+        return learning(self)
+
+    def open_ledger(self) -> bool:
+        """Have every request that is over written to the ledger from now on. Whether that is news. Raises BadSettings."""
+        if self._ledger is not None:
+            return False
+        from trimtab.ledger.ledger import Ledger  # here, since SQLAlchemy takes long to load and middleware has no need
+
+        self._ledger = Ledger(self.settings)
+        self.listeners.append(self._ledger.listen)
+        return True
+
+    def close(self) -> None:
+        """Write what the ledger has not written yet, and keep none any more. Without one, nothing."""
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            self.listeners.remove(ledger.listen)
+            ledger.close()
 
     def forget(self) -> None:
         """Begin anew, as after a restart: drop what past requests taught of offers and conversations. Vectors stay."""
         self.experience.forget()
         self.conversations.forget()
+        self.baselines.forget()
 
-    def plan(self, body: Mapping[str, Any]) -> Plan:
+    def plan(self, body: Mapping[str, Any], rules: Rules = EVERYTHING) -> Plan:
         """What would be bought for this chat completion, and what else was considered. Nothing is sent."""
-        return self.prepare(body).plan
+        return self.prepare(body, rules=rules).plan
 
     def complete(self, body: Mapping[str, Any]) -> Completion:
         """Answer a chat completion (with or without a `trimtab` object), not streaming. Raises what `acomplete` raises.
@@ -210,9 +219,7 @@ class Trimtab:
         if router is None:
             async with self.router() as own:
                 return await self.acomplete(body, own)
-        prepared = await asyncio.to_thread(self.prepare, body)
-        reply = await self.forward(prepared, router, stream=False)
-        return Completion(reply.status, answer_of(reply), self.conclude(prepared, reply))
+        return await completed(self, body, router)
 
     def router(self) -> Router:
         """The connections to the configured providers, for one event loop. To be closed: `async with trimtab.router()`."""
@@ -255,7 +262,7 @@ class Trimtab:
     def settle(self, prepared: Prepared, reply: Reply) -> Receipt:
         """The receipt once `reply` is over: with what was billed and every attempt."""
         if isinstance(reply, Expanded):
-            return reply.settled(prepared.receipt, prepared.baseline)
+            return reply.settled(prepared, self._usual_share(prepared, reply.offer))
         spent_ms = sum(attempt.latency_ms for attempt in reply.attempts)
         return settled(
             prepared.receipt,
@@ -264,7 +271,12 @@ class Trimtab:
             usage=reply.usage,
             attempts=reply.attempts,
             stage_ms=(("provider", spent_ms),),
+            marked=called(reply.offer) in prepared.marked,
+            usual_share=self._usual_share(prepared, reply.offer),
         )
+
+    def _usual_share(self, prepared: Prepared, answered: Offer) -> float:
+        return self.experience.usual_share(prepared.baseline, answered, prepared.request.options.route)
 
     def conclude(self, prepared: Prepared, reply: Reply, caller: Caller = NOBODY, *, stream: bool = False) -> Receipt:
         """The receipt of a request whose reply is over; what it taught is learned, and the listeners are told of it."""
@@ -298,6 +310,7 @@ class Trimtab:
     def _note(self, prepared: Prepared, calls: Sequence[tuple[Offer, Usage | None]]) -> None:
         request, (offer, usage) = prepared.request, calls[0]
         beside = request.payload.beside if request.context_apart else None
+        self.baselines.came(called(prepared.baseline), prepared.untouched, time.monotonic())
         self.conversations.sent(request.api, request.asked, request.digests, prepared.body, beside)
         sent = prepared.marked.get(called(offer), prepared.body)
         estimated = None if request.payload.images else prepared.receipt.input_tokens_estimated
@@ -314,19 +327,27 @@ class Trimtab:
             if billed is not None and prepared.receipt.at is not None:
                 self.drawdown.bill(each, billed, prepared.receipt.at)
 
-    def prepare(self, body: Mapping[str, Any], offers: Sequence[Offer] = (), api: Api = CHAT) -> Prepared:
+    def prepare(
+        self,
+        body: Mapping[str, Any],
+        offers: Sequence[Offer] = (),
+        api: Api = CHAT,
+        batches: Collection[str] = (),
+        rules: Rules = EVERYTHING,
+    ) -> Prepared:
         """Everything that happens before a request is sent. CPU-bound: run it in a thread beside an event loop.
 
         `offers` are who may answer, the caller's own model first, where that is not for the catalog to say; `api` is what
-        the body is a request of.
+        the body is a request of; `batches` names the providers whose batches are planned with, where there is a deadline.
+        `rules` are what the caller may use at all.
 
         Raises BadRequest, BadPayload, UnknownModel or NoOffer for what the caller can mend. If trimming or planning
         itself breaks, the original payload is prepared instead, and the receipt says so.
         """
-        now = datetime.now(UTC)
-        request = self._read(body, offers, api, now)
+        now, began = datetime.now(UTC), time.perf_counter()
+        request = self._read(body, offers, api, now, batches, rules)
         try:
-            return self._trimmed(self._resumed(request), now)
+            return self._trimmed(resumed(request, self.conversations, self.experience), now, began)
         except (TrimtabError, RoutingError, BadPayload):
             raise
         except Exception as defect:  # noqa: BLE001 (a defect of ours must not cost an answer)
@@ -335,17 +356,33 @@ class Trimtab:
                 request, f"trimming failed ({type(defect).__name__}); the original payload was forwarded", now
             )
 
-    def _read(self, body: Mapping[str, Any], offers: Sequence[Offer], api: Api, now: datetime) -> Request:
+    def unplanned(self, body: Mapping[str, Any], offers: Sequence[Offer], api: Api) -> Prepared:
+        """A request that was sent already, untrimmed: for whoever must know what was asked. Raises as `prepare`."""
+        now = datetime.now(UTC)
+        return untouched(self._read(body, offers, api, now), "", now)
+
+    def _read(
+        self,
+        body: Mapping[str, Any],
+        offers: Sequence[Offer],
+        api: Api,
+        now: datetime,
+        batches: Collection[str] = (),
+        rules: Rules = EVERYTHING,
+    ) -> Request:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise BadRequest("model", 'must name a model, such as "gpt-6.1-sol"')
         options = read_options(body)
-        body, options = (body, options) if offers else self.settings.auto.opened(body, options)
+        body, options = (body, options) if offers else self.settings.auto.opened(body, options, rules.permits)
         contexts = sources_of(options.contexts or ())
         encoding = encoding_for_model(str(body["model"]))
         wanted = (
-            None if offers else read_preferences(body, options, self.catalog, lambda m: self._sold(m, options, now))
+            None
+            if offers
+            else read_preferences(body, options, self.catalog, lambda m: self._sold(m, options, now, batches, rules))
         )
+        wanted = None if wanted is None else replace(wanted, policy=rules.narrowed(wanted.policy))
         body = body if wanted is None else wanted.body
         payload = parse(api, body, contexts, options.query)
         chosen = alone(offers) if wanted is None else wanted.admitted(self.catalog, tongue_of(api))
@@ -355,32 +392,21 @@ class Trimtab:
             raise BadRequest("trimtab.query", "is missing, and no user message says what the contexts are needed for")
         return request
 
-    def _resumed(self, request: Request) -> Request:
-        """The request with the turns that were sent before as they were sent, where a provider still holds them."""
-        body, settled_turns = self.conversations.resumed(request.api, request.asked, request.digests)
-        if not settled_turns or request.payload.cited:  # a citation must find the original of what was sent
-            return request
-        contexts = sources_of(request.options.contexts or ())
-        # the question as the caller's own turns ask it: in a settled one, context is no longer told from question
-        payload = parse(request.api, body, contexts, request.payload.query, settled_turns)
-        fixed = fixed_tokens(payload, request.encoding)
-        resumed = replace(request, payload=payload, settled_turns=settled_turns, fixed_tokens=fixed)
-        settled_chain = resumed.known_chain()[: settled_turns + 1]
-        if body[request.api.turns] != request.asked[request.api.turns] and not self.experience.warm(
-            request.offers, settled_chain
-        ):
-            return request  # gone cold: what was cut for an earlier question may be cut for this one
-        return resumed
+    def _sold(
+        self, model: str, options: Options, now: datetime, batches: Collection[str], rules: Rules
+    ) -> Sequence[Offer]:
+        rules.check(model)
+        waits = options.deadline_s is not None
+        processing = ("sync", *(("flex",) if waits else ()), *(("batch",) if waits and batches else ()))
+        sold = self.catalog.offers([model], now, processing)
+        sold = tuple(each for each in sold if each.processing != "batch" or each.provider in batches)
+        return self.drawdown.quoted(sold, EXPECTED_OUTPUT_TOKENS, now)
 
-    def _sold(self, model: str, options: Options, now: datetime) -> Sequence[Offer]:
-        processing = ("sync",) if options.deadline_s is None else ("sync", "flex")
-        return self.drawdown.quoted(self.catalog.offers([model], now, processing), EXPECTED_OUTPUT_TOKENS, now)
-
-    def _trimmed(self, request: Request, now: datetime) -> Prepared:
-        began = time.perf_counter()
+    def _trimmed(self, request: Request, now: datetime, began: float) -> Prepared:
+        parsed = time.perf_counter()
         payload = request.payload
-        ranking = self.ranker.rank(payload.query, payload.sources, request.encoding)
-        ranked = time.perf_counter()
+        ranking = self.ranks.rank(payload.query, payload.sources, request.encoding)
+        was_ranked = time.perf_counter()
         asked = request.chain()
         expected = self.experience.expected(asked, context_apart=request.context_apart)
         needs = needs_of(request, ranking, expected.carried, self.settings.min_coverage)
@@ -403,19 +429,29 @@ class Trimtab:
         kept = trimmed.contexts
         body, shown = payload.rebuilt(kept), payload.shown(kept)
         originals = originals_of(payload.sources, kept, request.encoding)
-        expander, notes = expander_of(request, body, originals, self.ranker, tongue_of(request.api))
+        expander, notes = expander_of(request, body, originals, self.ranks, tongue_of(request.api))
+        sent_chain, own = request.sent_chain(body, kept), request.admitted.baseline
+        rules = self.experience.rules(own)
+        untouched_chain = self.baselines.untouched(called(own), request, body, sent_chain, originals, rules)
         cut = time.perf_counter()
         receipt = opened(
             chosen,
             receipt_id=receipt_id(),
             model_asked=request.model,
-            baseline=request.admitted.baseline,
+            baseline=own,
             tokens_before=trimmed.tokens_before,
             tokens_after=trimmed.tokens_after,
             at=now,
             coverage_basis=trimmed.coverage_basis,
+            earlier_cut_tokens=untouched_chain.earlier_cut_tokens,
+            warm_tokens=self.baselines.warm_tokens(called(own), untouched_chain, rules, time.monotonic()),
         )
-        stages = (("rank", ranked - began), ("plan", planned - ranked), ("cut", cut - planned))
+        stages = (
+            ("parse", parsed - began),
+            ("rank", was_ranked - parsed),
+            ("plan", planned - was_ranked),
+            ("cut", cut - planned),
+        )
         stage_ms = tuple((name, round(s * 1000, 3)) for name, s in stages)
         receipt = replace(
             receipt, stage_ms=stage_ms, notes=(*unreached, *notes), cut=tuple(each.cut for each in originals)
@@ -423,24 +459,16 @@ class Trimtab:
         return Prepared(
             request,
             body,
-            (chosen.chosen.offer, *chosen.fallbacks),
-            request.admitted.baseline,
+            answering((chosen.chosen.offer, *chosen.fallbacks)),
+            own,
             chosen,
             receipt,
             shown,
-            request.sent_chain(body, kept),
-            self._marked(request, body, chosen, expected.link - 1),
+            sent_chain,
+            marked_for(request, body, chosen.chosen, expected.link - 1, self.experience.rules(chosen.chosen.offer)),
             asked,
             originals,
             expander,
+            ranking,
+            untouched_chain,
         )
-
-    def _marked(self, request: Request, body: Mapping[str, Any], chosen: Plan, turn: int) -> Mapping[Called, Body]:
-        """What goes to the chosen offer instead of `body`, where its prefix is worth marking for the provider's cache."""
-        candidate = chosen.chosen
-        if not (
-            candidate.marks_cache or (candidate.cache_read_tokens and self.experience.rules(candidate.offer).marked)
-        ):
-            return {}
-        with_mark = marked(request.api, body, request.sent_turn(body, turn))
-        return {} if with_mark is None else {called(candidate.offer): with_mark}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -15,9 +15,11 @@ from compressor.tokens import count_each
 from routing.costs import Carried
 from routing.offers import Offer, Usage, price
 from routing.planner import Candidate, Needs, Plan
-from routing.prompt_cache import Link
+from routing.prompt_cache import CacheRules, Link
 from routing.receipt import Receipt, opened
-from routing.standing import Called
+from routing.standing import Called, called
+from trimtab.baseline import NOT_KNOWN, Untouched
+from trimtab.cache_marks import marked
 from trimtab.contexts import Original
 from trimtab.expansion import Expander
 from trimtab.request import EXPECTED_OUTPUT_TOKENS, Request, cap, max_output_tokens
@@ -34,7 +36,8 @@ class Prepared:
 
     `shown` are the documents that were cut and may be cited, by number; `originals` all that was cut, and `expander`
     answers the model's calls for more of it, where it may make them. `chain` is the body as prompt caches know it,
-    `marked` what goes in its place to an offer whose cache wants marks.
+    `marked` what goes in its place to an offer whose cache wants marks; `asked` is the request as it came, with the tokens
+    that may not be cut, and `untouched` with all of them. `ranking` is None where it broke.
     """
 
     request: Request
@@ -49,6 +52,8 @@ class Prepared:
     asked: tuple[Link, ...] = ()
     originals: tuple[Original, ...] = ()
     expander: Expander | None = None
+    ranking: Ranking | None = None
+    untouched: Untouched = NOT_KNOWN
 
     @property
     def max_latency_ms(self) -> float | None:
@@ -82,6 +87,15 @@ def needs_of(request: Request, ranking: Ranking, carried: Carried, min_coverage:
     )
 
 
+def marked_for(request: Request, body: Body, chosen: Candidate, turn: int, rules: CacheRules) -> Mapping[Called, Body]:
+    """What goes to the chosen offer instead of `body`, where its prefix, up to `turn` as it came, is worth marking for the
+    provider's cache."""
+    if not (chosen.marks_cache or (chosen.cache_read_tokens and rules.marked)):
+        return {}
+    with_mark = marked(request.api, body, request.sent_turn(body, turn))
+    return {} if with_mark is None else {called(chosen.offer): with_mark}
+
+
 def untouched(request: Request, note: str, now: datetime) -> Prepared:
     """The request as it came, for the caller's own model: what is sent when trimming or planning breaks."""
     first, payload = request.offers[0], request.payload
@@ -102,8 +116,13 @@ def untouched(request: Request, note: str, now: datetime) -> Prepared:
         at=now,
     )
     receipt = replace(receipt, notes=(note,))
-    offers = request.admitted.in_turn(request.offers)
+    offers = answering(request.admitted.in_turn(request.offers))
     return Prepared(request, payload.rebuilt(kept), offers, request.admitted.baseline, unplanned, receipt)
+
+
+def answering(offers: Sequence[Offer]) -> tuple[Offer, ...]:
+    """Those of `offers` that answer a call: a batch does not."""
+    return tuple(each for each in offers if each.processing != "batch")
 
 
 def receipt_id() -> str:

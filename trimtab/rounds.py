@@ -23,11 +23,13 @@ from routing.errors import ProvidersFailed, RoutingError
 from routing.offers import Offer, Usage, price
 from routing.receipt import Expansion, Receipt, billed, settled
 from routing.replies import Reply
+from routing.standing import called
 from routing.streams import Garbage, error_event, parse_object
 from routing.tongues import CHAT, Tongue, error_bytes, retelling
 from routing.tongues.chunks import first_choice, table
 from trimtab.expansion import MAX_ROUNDS, NAME, TOOL, TOOL_TOKENS, Expander
 from trimtab.heard import Heard, calls_in, is_ours
+from trimtab.prepared import Prepared
 
 Ask = Callable[[Tongue, bool], Awaitable[Reply]]
 """Sends the request in this tongue, for a stream or not. Raises RoutingError."""
@@ -102,9 +104,9 @@ class Expanded(Reply):
         for reply in self.rounds:
             await reply.aclose()
 
-    def settled(self, receipt: Receipt, baseline: Offer) -> Receipt:
-        """The receipt with every round's bill. Untouched, the request would have been asked once: what the first round
-        read, without our tool, and what the last one wrote."""
+    def settled(self, prepared: Prepared, usual_share: float) -> Receipt:
+        """The receipt with every round's bill (`usual_share` as in `routing.receipt`). Untouched, the request would have been
+        asked once: what the first round read, without our tool, and what the last one wrote."""
         first, last, total = self.rounds[0], self.rounds[-1], self.usage
         spent_ms = sum(attempt.latency_ms for attempt in self.attempts)
         once = None
@@ -114,7 +116,14 @@ class Expanded(Reply):
             once = replace(first.usage, input_tokens=read, output_tokens=last.usage.output_tokens)
         stages = (("provider", spent_ms),)
         told = settled(
-            receipt, answered=self.offer, baseline=baseline, usage=once, attempts=self.attempts, stage_ms=stages
+            prepared.receipt,
+            answered=self.offer,
+            baseline=prepared.baseline,
+            usage=once,
+            attempts=self.attempts,
+            stage_ms=stages,
+            marked=called(first.offer) in prepared.marked,
+            usual_share=usual_share,
         )
         told = replace(told, expansions=tuple(self._rounds.expansions))
         if total is None:

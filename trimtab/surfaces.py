@@ -98,6 +98,17 @@ SURFACES: Final = (CHAT, MESSAGES, RESPONSES, EMBEDDINGS)
 """Those that are prepared, forwarded and settled; tokens are only counted."""
 
 
+def with_receipt(content: bytes, receipt: bytes) -> bytes:
+    """A JSON object's bytes as they are, with `"trimtab": receipt` spliced in before its last brace.
+
+    >>> with_receipt(b'{"id": 1.0}', b'{}')
+    b'{"id": 1.0,"trimtab":{}}'
+    """
+    at = content.rstrip().rfind(b"}")
+    comma = b"" if content[:at].rstrip().endswith(b"{") else b","
+    return content[:at] + comma + b'"trimtab":' + receipt + content[at:]
+
+
 def surface_of(body: Mapping[str, Any], name: str | None = None) -> Surface:
     """The surface that a body is a request of: the one called `name` ("chat", "messages", "responses", "embeddings"), else
     the one whose shape it has. A conversation that both OpenAI and Anthropic could be asked counts as a chat.

@@ -55,7 +55,9 @@ class TrimtabTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         if trimmed is None:
             return self._sync.handle_request(request)
         began = time.perf_counter()
-        return _watched(self._sync.handle_request(_rewritten(request, trimmed)), trimmed, began)
+        with trimmed.request.sending(began):
+            response = self._sync.handle_request(_rewritten(request, trimmed))
+        return _watched(response, trimmed, began)
 
     async def handle_async_request(self, request: Any) -> Any:
         if not _concerns_us(request):
@@ -65,7 +67,9 @@ class TrimtabTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         if trimmed is None:
             return await self._async.handle_async_request(request)
         began = time.perf_counter()
-        return _watched(await self._async.handle_async_request(_rewritten(request, trimmed)), trimmed, began)
+        with trimmed.request.sending(began):
+            response = await self._async.handle_async_request(_rewritten(request, trimmed))
+        return _watched(response, trimmed, began)
 
     def close(self) -> None:
         if self.inner is not None:
@@ -139,13 +143,13 @@ def _watched(response: Any, trimmed: TrimmedContent, began_s: float) -> Any:
     response.extensions[RECEIPT] = trimmed.request.receipt
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     packed = response.headers.get("content-encoding", "identity").lower() != "identity"
-    bill = None if packed else Bill(trimmed.surface, stream=kind == "text/event-stream")
+    stream = kind == "text/event-stream"
+    bill = None if packed else Bill(trimmed.surface, stream=stream)
 
     def finish() -> None:
         usage = None if bill is None else bill.usage
-        if response.is_success:
-            trimmed.request.learn(usage)
-        response.extensions[RECEIPT] = trimmed.request.settled(usage, (time.perf_counter() - began_s) * 1000)
+        status = response.status_code
+        response.extensions[RECEIPT] = trimmed.request.over(usage, began_s, status=status, stream=stream)
 
     if response.is_closed:  # it came whole, as from httpx's MockTransport: its stream will not be read
         if bill is not None:

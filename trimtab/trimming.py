@@ -10,8 +10,10 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,6 +27,8 @@ from routing.offers import Offer, Rates, Usage
 from routing.receipt import Receipt, billed, settled
 from routing.streams import Garbage, parse_object
 from trimtab.bills import surface_at
+from trimtab.caller import NOBODY
+from trimtab.conclusion import Conclusion
 from trimtab.errors import BadRequest, TrimtabError
 from trimtab.options import read_options
 from trimtab.pipeline import Trimtab
@@ -45,11 +49,28 @@ class TrimmedRequest:
     receipt: Receipt
     offer: Offer | None = None
     """What the answer is priced at; None where the price or the model is unknown."""
-    learn: Callable[[Usage | None], None] = lambda _: None
-    """To be told the bill once the provider has answered, and not refused, so that later requests are planned with it."""
+    tell: Callable[[Receipt, Usage | None, int, bool], None] = lambda *_: None
+    """Is told how it ended: its last receipt, the bill, the provider's HTTP status, and whether it was a stream."""
 
-    def settled(self, usage: Usage | None, provider_ms: float) -> Receipt:
-        """The receipt once the provider has answered and said what it took (None: it did not say)."""
+    def over(self, usage: Usage | None, began_s: float, *, status: int = 200, stream: bool = False) -> Receipt:
+        """The receipt once the provider has answered and said what it took (None: it did not say). What that taught is
+        learned, and it is written to the ledger, where one is kept. To be called once; `began_s` is of `perf_counter`."""
+        receipt = self._settled(usage, (time.perf_counter() - began_s) * 1000)
+        if not 200 <= status < 300:  # nothing was answered, and so nothing was saved
+            receipt = replace(receipt, baseline_cost_usd=None)
+        self.tell(receipt, usage, status, stream)
+        return receipt
+
+    @contextmanager
+    def sending(self, began_s: float) -> Iterator[None]:
+        """Around the call of the provider: one that raises is over too."""
+        try:
+            yield
+        except BaseException as error:
+            self.over(None, began_s, status=502 if isinstance(error, Exception) else 499)
+            raise
+
+    def _settled(self, usage: Usage | None, provider_ms: float) -> Receipt:
         stages = (("provider", round(provider_ms, 3)),)
         if self.offer is not None:
             return settled(self.receipt, answered=self.offer, baseline=self.offer, usage=usage, stage_ms=stages)
@@ -101,9 +122,13 @@ def trim(trimtab: Trimtab, body: Mapping[str, Any], seller: str | None = None, a
     if offer is None:
         receipt = replace(receipt, provider=seller, expected_cost_usd=None, baseline_cost_usd=None, prices_version=None)
     trimtab.experience.came(prepared.asked)
-    return TrimmedRequest(
-        prepared.body, receipt, offer, lambda usage: trimtab.taught(prepared, [(prepared.offers[0], usage)])
-    )
+
+    def tell(last: Receipt, usage: Usage | None, status: int, stream: bool) -> None:
+        if 200 <= status < 300:
+            trimtab.taught(prepared, [(prepared.offers[0], usage)])
+        trimtab.concluded(Conclusion(NOBODY, prepared, last, status, stream))
+
+    return TrimmedRequest(prepared.body, receipt, offer, tell)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from retrieval import CachedEncoder, Passage, SentenceTransformerEncoder
+from retrieval.store import DiskStore
 from tests.retrieval.fake_encoder import DIMENSION, WordEncoder
 
 ONE = Passage("An upload may be 5 GB. Data is encrypted.", ((0, 22), (23, 41)), "Limits")
@@ -29,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "vectors"
 
 
-def cached(folder: Path, inner: WordEncoder | None = None, **options: int) -> CachedEncoder:
-    return CachedEncoder(inner or WordEncoder(), folder, **options)
+def cached(folder: Path, inner: WordEncoder | None = None, size_limit_bytes: int = 2**30) -> CachedEncoder:
+    return CachedEncoder(inner or WordEncoder(), DiskStore(folder, size_limit_bytes))
 
 
 def rows(folder: Path, query: str = "SELECT mode, filename, value FROM Cache") -> list[tuple[object, ...]]:
@@ -117,8 +118,9 @@ SECOND_PROCESS = """
 import sys
 from pathlib import Path
 from retrieval import CachedEncoder, Passage
+from retrieval.store import DiskStore
 from tests.retrieval.fake_encoder import WordEncoder
-encoder = CachedEncoder(WordEncoder(), Path(sys.argv[1]))
+encoder = CachedEncoder(WordEncoder(), DiskStore(Path(sys.argv[1]), 2**30))
 spans = ((0, 5),)
 found = encoder.encode([Passage(f"text {n}", spans) for n in range(20)])
 print(encoder.encoded_passages, float(sum(v.sum() for v in found)))
@@ -163,9 +165,11 @@ def test_threads_that_want_the_same_do_not_encode_it_twice(folder: Path) -> None
 
 
 def test_the_real_encoder_is_asked_once(folder: Path, encoder: SentenceTransformerEncoder) -> None:
-    first = CachedEncoder(encoder, folder)
+    first = CachedEncoder(encoder, DiskStore(folder, 2**30))
     cold = first.encode([ONE, TWO])
-    second = CachedEncoder(SentenceTransformerEncoder(), folder)  # not loaded: a warm answer needs no model
+    second = CachedEncoder(
+        SentenceTransformerEncoder(), DiskStore(folder, 2**30)
+    )  # not loaded: a warm answer needs no model
     warm = second.encode([ONE, TWO])
     assert (first.encoded_passages, second.encoded_passages) == (2, 0)
     for x, y, exact in zip(cold, warm, encoder.encode([ONE, TWO]), strict=True):

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from compressor import Kept, Source
+from retrieval.store import DiskStore
 from routing.receipt import Cut
 from tests.loopback import LoopbackProvider
 from tests.trimtab.asking import KEY, KEY_ENV, provider, serving
@@ -92,30 +93,30 @@ def original(text: str, kept: str = "", **more: Any) -> Original:
 
 @pytest.mark.parametrize("text", ["", "5 GB.\nA line.\n", "\ud800 half", "\0\n{", "Ōsaka 🇯🇵" * 20_000])
 def test_any_text_comes_back_as_it_was(tmp_path: Path, text: str) -> None:
-    store = Contexts(tmp_path, 1)
+    store = Contexts(DiskStore(tmp_path, 2**30), 1)
     store.keep(ME, [original(text, text[:2])])
     store.close()
-    found = Contexts(tmp_path, 1).find(ME, digest_of(text).upper())
+    found = Contexts(DiskStore(tmp_path, 2**30), 1).find(ME, digest_of(text).upper())
     assert found is not None
     assert (found["text"], found["title"]) == (text, "A title")
 
 
 def test_nothing_is_kept_where_none_is_wanted_or_possible(tmp_path: Path) -> None:
-    off = Contexts(tmp_path / "off", 0)
+    off = Contexts(DiskStore(tmp_path / "off", 2**30), 0)
     off.keep(ME, [original("a")])
     assert not (tmp_path / "off").exists()
     (tmp_path / "file").write_text("no folder")
-    broken = Contexts(tmp_path / "file", 1)
+    broken = Contexts(DiskStore(tmp_path / "file", 2**30), 1)
     broken.keep(ME, [original("a")])
     assert broken.find(ME, digest_of("a")) is None
     assert off.find(ME, digest_of("a")) is None
 
 
 def test_it_goes_when_its_time_is_over_or_it_is_damaged(tmp_path: Path) -> None:
-    brief = Contexts(tmp_path / "brief", 1e-9)
+    brief = Contexts(DiskStore(tmp_path / "brief", 2**30), 1e-9)
     brief.keep(ME, [original("a")])
     assert brief.find(ME, digest_of("a")) is None
-    store = Contexts(tmp_path, 1)
+    store = Contexts(DiskStore(tmp_path, 2**30), 1)
     store.keep(ME, [original("b" * 40_000)])
     (file,) = tmp_path.rglob("*.val")
     file.write_bytes(file.read_bytes()[:-1] + b"c")
@@ -123,7 +124,7 @@ def test_it_goes_when_its_time_is_over_or_it_is_damaged(tmp_path: Path) -> None:
 
 
 def test_it_is_bounded(tmp_path: Path) -> None:
-    store = Contexts(tmp_path, 1, size_limit_bytes=2**20)
+    store = Contexts(DiskStore(tmp_path, 2**20), 1)
     texts = [f"{n} " + "x" * 100_000 for n in range(40)]
     for text in texts:
         store.keep(ME, [original(text)])
@@ -133,7 +134,7 @@ def test_it_is_bounded(tmp_path: Path) -> None:
 
 
 def test_no_credential_and_no_pickle_is_on_the_disk(tmp_path: Path) -> None:
-    store = Contexts(tmp_path, 1)
+    store = Contexts(DiskStore(tmp_path, 2**30), 1)
     store.keep(stranger({"authorization": "Bearer sk-very-secret"}), [original("a")])
     store.close()
     held = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())

@@ -347,7 +347,7 @@ class TestMemory:
         for number in range(500):
             self.noted(held, f"question {number}", cut=f"cut {number} " + "x" * 1_000)
             assert held._bytes <= 50_000
-            assert held._bytes == sum(size for _, size in held._sent.values())
+            assert held._bytes == sum(kept.size_bytes for kept in held._sent.values())
         assert 20 < len(held._sent) < 50
         for number, known in ((0, 0), (499, 1)):
             body = request_of(f"question {number}", "and?")
@@ -359,7 +359,7 @@ class TestMemory:
             self.noted(held, "question", cut=cut)
         body = request_of("question", "and?")
         assert held.resumed(CHAT, body, chain(CHAT, body))[0] == request_of("second", "and?")
-        assert held._bytes == sum(size for _, size in held._sent.values())
+        assert held._bytes == sum(kept.size_bytes for kept in held._sent.values())
 
     def test_forgets(self) -> None:
         held = Conversations()
@@ -391,7 +391,7 @@ class TestMemory:
         for thread in threads:
             thread.join()
         assert failed == []
-        assert held._bytes == sum(size for _, size in held._sent.values()) <= 20_000
+        assert held._bytes == sum(kept.size_bytes for kept in held._sent.values()) <= 20_000
 
 
 def test_a_defect_in_the_memory_costs_the_trimming_and_no_answer(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:

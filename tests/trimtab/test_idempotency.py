@@ -16,13 +16,14 @@ import openai
 import pytest
 from starlette.responses import Response
 
+from retrieval.store import DiskStore
 from routing.attempts import Attempt
 from routing.replies import Reply
 from tests.loopback import LoopbackProvider, Step, bad_request, cut, hang, ok, rate_limited, status
 from tests.trimtab.asking import CALLERS_KEY, chat, provider, serving
 from trimtab.caller import NOBODY
 from trimtab.errors import BadRequest
-from trimtab.idempotency import Replays
+from trimtab.idempotency import SIZE_LIMIT_BYTES, Replays
 
 REPLAYED = "x-trimtab-replayed"
 
@@ -252,7 +253,7 @@ async def asked(replays: Replays, make: Answers, body: dict[str, Any] | None = N
 
 def test_an_answer_is_kept_for_its_lifetime(tmp_path: Path) -> None:
     async def go() -> None:
-        replays, make = Replays(tmp_path, lifetime_s=0.3), Answers()
+        replays, make = Replays(DiskStore(tmp_path, SIZE_LIMIT_BYTES), lifetime_s=0.3), Answers()
         assert await asked(replays, make) == await asked(replays, make) == b"1"
         await asyncio.sleep(0.35)
         assert await asked(replays, make) == b"2"
@@ -264,7 +265,7 @@ def test_an_answer_is_kept_for_its_lifetime(tmp_path: Path) -> None:
 def test_only_a_finished_answer_of_some_size_is_kept(tmp_path: Path) -> None:
     async def go() -> None:
         for make in (Answers("cut_off"), Answers("caller_error"), Answers(size_bytes=11)):
-            replays = Replays(tmp_path, max_answer_bytes=10)
+            replays = Replays(DiskStore(tmp_path, SIZE_LIMIT_BYTES), max_answer_bytes=10)
             assert [(await asked(replays, make))[:1] for _ in range(2)] == [b"1", b"2"]
             await replays.aclose()
 
@@ -273,7 +274,7 @@ def test_only_a_finished_answer_of_some_size_is_kept(tmp_path: Path) -> None:
 
 def test_whoever_comes_too_early_is_told_to_come_back(tmp_path: Path) -> None:
     async def go() -> None:
-        replays, make = Replays(tmp_path, wait_s=0.05), Answers(delay_s=0.3)
+        replays, make = Replays(DiskStore(tmp_path, SIZE_LIMIT_BYTES), wait_s=0.05), Answers(delay_s=0.3)
         first = asyncio.create_task(asked(replays, make))
         await asyncio.sleep(0)
         with pytest.raises(BadRequest) as raised:
@@ -298,7 +299,7 @@ def test_an_error_is_told_to_all_who_wait_and_is_not_kept(tmp_path: Path) -> Non
             await asyncio.sleep(0.05)
             raise BadRequest("model", "is missing")
 
-        replays = Replays(tmp_path)
+        replays = Replays(DiskStore(tmp_path, SIZE_LIMIT_BYTES))
         done = await asyncio.gather(
             *(replays.answer(NOBODY, "k", "/", {}, failing) for _ in range(3)), return_exceptions=True
         )
@@ -317,7 +318,7 @@ def test_a_disk_that_fails_costs_a_replay_and_no_answer(tmp_path: Path, trouble:
         folder.write_bytes(b"no folder")
 
     async def go() -> None:
-        make, replays = Answers(), Replays(folder)
+        make, replays = Answers(), Replays(DiskStore(folder, SIZE_LIMIT_BYTES))
         assert await asked(replays, make) == b"1"
         await replays.aclose()
         if folder.is_dir():
@@ -325,6 +326,6 @@ def test_a_disk_that_fails_costs_a_replay_and_no_answer(tmp_path: Path, trouble:
                 change = "value = zeroblob(9)" if trouble == "a damaged entry" else "mode = 4"
                 database.execute(f"UPDATE Cache SET {change}")
             database.close()
-        assert await asked(Replays(folder), make) == b"2"
+        assert await asked(Replays(DiskStore(folder, SIZE_LIMIT_BYTES)), make) == b"2"
 
     asyncio.run(go())

@@ -53,6 +53,16 @@ def test_it_is_openapi_and_names_every_endpoint(schema: dict[str, Any]) -> None:
         ("/v1/embeddings", "post"),
         ("/v1/models", "get"),
         ("/v1/models/{model}", "get"),
+        ("/v1/webhooks/secrets", "get"),
+        ("/v1/files", "post"),
+        ("/v1/files", "get"),
+        ("/v1/files/{file_id}", "get"),
+        ("/v1/files/{file_id}", "delete"),
+        ("/v1/files/{file_id}/content", "get"),
+        ("/v1/batches", "post"),
+        ("/v1/batches", "get"),
+        ("/v1/batches/{batch_id}", "get"),
+        ("/v1/batches/{batch_id}/cancel", "post"),
         ("/healthz", "get"),
         ("/readyz", "get"),
     }
@@ -74,15 +84,16 @@ def test_every_reference_leads_somewhere(schema: dict[str, Any]) -> None:
 
 def test_every_body_has_an_example_that_is_accepted(client: httpx.Client, schema: dict[str, Any]) -> None:
     for path, item in schema["paths"].items():
-        if "post" not in item:
+        content = item.get("post", {}).get("requestBody", {}).get("content", {})
+        if "application/json" not in content:
             continue
-        name = item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
+        name = content["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
         examples = schema["components"]["schemas"][name]["examples"]
         assert examples
         for example in examples:
             answer = client.post(path, json=example)
             # what is to be answered gets as far as the providers, of which there are none here
-            answered = path in [surface.path for surface in SURFACES]
+            answered = path in [*(surface.path for surface in SURFACES), "/v1/batches"]
             assert answer.status_code == (503 if answered else 200), answer.text
             assert ("no provider is configured" in answer.text) == answered
 

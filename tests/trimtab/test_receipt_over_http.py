@@ -76,7 +76,7 @@ def test_the_figures_are_true(edge: Edge, more: dict[str, Any]) -> None:
     assert receipt["notes"] == []
     assert outcomes(receipt) == [("a", "ok", 200)]
     assert receipt["attempts"][0]["latency_ms"] >= receipt["attempts"][0]["started_ms"] >= 0
-    assert list(receipt["ms"]) == ["rank", "plan", "cut", "provider"]
+    assert list(receipt["ms"]) == ["parse", "rank", "plan", "cut", "provider"]
     assert (
         dict(answer.headers).items()
         >= {

@@ -60,7 +60,7 @@ def test_a_request_is_trimmed_on_its_way(library: Any, provider: LoopbackProvide
     assert receipt.provider == "127.0.0.1"
     assert receipt.billed_cost_usd > 0
     assert receipt.saved_usd == receipt.baseline_cost_usd - receipt.billed_cost_usd
-    assert dict(receipt.stage_ms).keys() == {"rank", "plan", "cut", "provider"}
+    assert dict(receipt.stage_ms).keys() == {"parse", "rank", "plan", "cut", "provider"}
 
 
 @LIBRARIES
