@@ -30,8 +30,9 @@ browser:
 		&& apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
 		|| echo 'chromium is not here and cannot be installed: the tests of the dashboard will be skipped'
 
+# Two at a time, file by file: much of a run is waiting for servers.
 test: lint browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 	# Without the variable, LiteLLM fetches a file from the network when it is imported.
 	LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m pytest --quiet --doctest-modules trimtab compressor retrieval routing
 

@@ -6,6 +6,8 @@ of the machine falls on all of them. A provider on loopback answers at once.
 
 from __future__ import annotations
 
+import asyncio
+import statistics
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,6 +19,7 @@ import httpx
 from benchmarks.gateways import GATEWAYS, MODEL, Gateway
 from benchmarks.intervals import spread
 from benchmarks.loopback import TEXT, loopback_provider
+from benchmarks.offered import Offered, offer, wire
 from benchmarks.peers import Skipped
 from benchmarks.sections import Progress, Section, Table
 
@@ -24,6 +27,8 @@ ROUNDS = 8
 QUICK_ROUNDS = 2
 REQUESTS_A_ROUND = 60
 WARM_UP = 20
+CROWD = 16
+CROWD_S = 1.0
 
 BODY = {
     "model": MODEL,
@@ -40,6 +45,7 @@ class _Live:
     gateway: Gateway
     client: httpx.Client
     times_ms: list[float]
+    crowds: list[Offered]
 
 
 def run(rounds: int, folder: Path, progress: Progress) -> Section:
@@ -57,7 +63,7 @@ def run(rounds: int, folder: Path, progress: Progress) -> Section:
                 headers = {**gateway.headers, **gateway.headers_for(provider)}
                 client = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=30))
                 _checked(client)
-                live.append(_Live(gateway, client, []))
+                live.append(_Live(gateway, client, [], []))
             except Skipped as reason:
                 absent.append((gateway.name, str(reason)))
             starting()
@@ -65,6 +71,7 @@ def run(rounds: int, folder: Path, progress: Progress) -> Section:
         for _ in range(rounds):
             for each in live:
                 each.times_ms.extend(_round(each.client))
+                each.crowds.append(_crowd(each.client))
             step()
     return _section(live, absent)
 
@@ -88,6 +95,13 @@ def _round(client: httpx.Client) -> list[float]:
     return times
 
 
+def _crowd(client: httpx.Client) -> Offered:
+    """As much as goes through with CROWD connections. By a client that does less than httpx, which would be the limit."""
+    headers = {name: client.headers[name] for name in client.headers if name in ("authorization", "x-portkey-config")}
+    request = wire(str(client.base_url).rstrip("/"), "/chat/completions", BODY, headers)
+    return asyncio.run(offer(str(client.base_url), lambda: request, CROWD, CROWD_S))
+
+
 def _section(live: Sequence[_Live], absent: Sequence[tuple[str, str]]) -> Section:
     bare = spread(live[0].times_ms).median
     rows: list[tuple[str, ...]] = []
@@ -95,9 +109,21 @@ def _section(live: Sequence[_Live], absent: Sequence[tuple[str, str]]) -> Sectio
     for each in live:
         times = spread(each.times_ms)
         p99 = sorted(each.times_ms)[int(0.99 * len(each.times_ms))]
+        crowd_per_s = statistics.median(crowd.per_s for crowd in each.crowds)
+        crowd_p99 = statistics.median(crowd.percentile_ms(0.99) for crowd in each.crowds)
+        failed = sum(crowd.failed for crowd in each.crowds)
         added = "" if each is live[0] else f"+{times.median - bare:.2f}"
         rows.append(
-            (each.gateway.name, f"{times.median:.2f}", added, f"{p99:.2f}", f"{times.low:.2f}", f"{times.high:.2f}")
+            (
+                each.gateway.name,
+                f"{times.median:.2f}",
+                added,
+                f"{p99:.2f}",
+                f"{times.low:.2f}",
+                f"{times.high:.2f}",
+                f"{crowd_per_s:,.0f}" + (f" ({failed} failed)" if failed else ""),
+                f"{crowd_p99:.0f}",
+            )
         )
         records.append(
             {
@@ -108,10 +134,22 @@ def _section(live: Sequence[_Live], absent: Sequence[tuple[str, str]]) -> Sectio
                 "p99_ms": p99,
                 "minimum_ms": times.low,
                 "maximum_ms": times.high,
+                "crowd_per_s": crowd_per_s,
+                "crowd_p99_ms": crowd_p99,
+                "crowd_failed": failed,
             }
         )
     records += [{"record": "absent", "gateway": name, "reason": reason} for name, reason in absent]
-    headers = ("", "median ms", "added", "99th percentile", "minimum", "maximum")
+    headers = (
+        "",
+        "median ms",
+        "added",
+        "99th percentile",
+        "minimum",
+        "maximum",
+        f"requests/s at {CROWD}",
+        "their 99th",
+    )
     title = f"A small chat completion, one client, {len(live[0].times_ms)} requests each"
     tables = [Table(title, headers, tuple(rows), readme=True)]
     if absent:

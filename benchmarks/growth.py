@@ -48,11 +48,19 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     """The slope of the line through the larger of some points, in logarithms. Of two or more points."""
     pairs = [(s, c) for s, c in zip(sizes, costs, strict=True) if s >= _FIT_FROM * sizes[0] * 0.9]
     pairs = pairs if len(pairs) > 1 else list(zip(sizes, costs, strict=True))
-    return float(np.polyfit(*np.log(np.array(pairs)).T, 1)[0])
+    xs, ys = np.log(np.array(pairs, np.float64)).T
+    return float(np.polyfit(xs, ys, 1)[0])
 
 
 def _measured(count: int, tokens_each: int, folder: Path) -> Row:
-    command = [sys.executable, "-m", "benchmarks.growth", str(count), str(tokens_each), str(folder / f"{count}-{tokens_each}")]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.growth",
+        str(count),
+        str(tokens_each),
+        str(folder / f"{count}-{tokens_each}"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (ourselves)
     row: Row = json.loads(done.stdout.splitlines()[-1])
     return row
@@ -94,7 +102,7 @@ def _section(by_tokens: Sequence[Row], by_chunks: Sequence[Row]) -> Section:
         (by_chunks, "chunks", f"By number of chunks, of about {SMALL_CHUNK_TOKENS} tokens each"),
     ):
         sizes = [row[size] for row in rows]
-        cells = [
+        cells: list[tuple[str, ...]] = [
             (
                 f"{row['tokens']:,.0f}",
                 f"{row['chunks']:,.0f}",
@@ -113,7 +121,11 @@ def _section(by_tokens: Sequence[Row], by_chunks: Sequence[Row]) -> Section:
         plots.append(Plot(title, size, "seconds", lines, log_x=True, log_y=True))
         memory = Series("peak memory", tuple(sizes), tuple(row["peak_mb"] for row in rows))
         plots.append(Plot(f"Memory. {title}", size, "MB", (memory,), log_x=True))
-    records = [{"record": "growth", "by": by, **row} for by, rows in (("tokens", by_tokens), ("chunks", by_chunks)) for row in rows]
+    records = [
+        {"record": "growth", "by": by, **row}
+        for by, rows in (("tokens", by_tokens), ("chunks", by_chunks))
+        for row in rows
+    ]
     return Section("growth", "How cost grows", tables=tuple(tables), plots=tuple(plots), records=tuple(records))
 
 

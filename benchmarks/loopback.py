@@ -35,7 +35,10 @@ _EVENTS = (
     b'"choices":[{"index":0,"delta":{"role":"assistant","content":"%s"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
     % TEXT.encode()
 )
-_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n%s" % (len(_EVENTS), _EVENTS)
+_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n%s" % (
+    len(_EVENTS),
+    _EVENTS,
+)
 REFUSE = b"refuse this one"
 """What a body says that is to be answered with an error."""
 _ERROR = b'{"error":{"message":"refused","type":"invalid_request_error","param":null,"code":"refused"}}'

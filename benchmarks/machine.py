@@ -35,7 +35,7 @@ def run_record(suites: Sequence[str], seed: int, quick: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_model(),
-        "cores": _cores(),
+        "cores": cores(),
         "versions": {name: version for name in names if (version := _version(name))},
     }
 
@@ -53,6 +53,6 @@ def _cpu_model() -> str:
     return found.group(1) if found else platform.processor() or "unknown"
 
 
-def _cores() -> int:
+def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

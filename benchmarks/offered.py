@@ -65,7 +65,13 @@ async def offer(url: str, next_request: Callable[[], bytes], connections: int, s
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         while time.perf_counter() - began < seconds:
             sent = time.perf_counter()
-            status = await ask(reader, writer, next_request())
+            request = next_request()
+            try:
+                status = await ask(reader, writer, request)
+            except (asyncio.IncompleteReadError, ConnectionError):  # servers end a connection after some requests
+                writer.close()
+                reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+                status = await ask(reader, writer, request)
             answers.append((status, (time.perf_counter() - sent) * 1000))
         writer.close()
         await writer.wait_closed()

@@ -16,9 +16,11 @@ from benchmarks import (
     deferred,
     evidence,
     gateway,
+    growth,
     guarantee,
     latency,
     ledger,
+    load,
     plan,
     ranking,
     reader,
@@ -133,6 +135,18 @@ def run_answers(setting: Setting) -> Section:
     return answers.run(setting.datasets, count, setting.seed, setting.progress)
 
 
+def run_growth(setting: Setting) -> Section:
+    quick = setting.quick
+    tokens, counts = (growth.QUICK_TOKENS, growth.QUICK_CHUNKS) if quick else (growth.TOKENS, growth.CHUNKS)
+    return growth.run(tokens, counts, setting.folder / "growth", setting.progress)
+
+
+def run_load(setting: Setting) -> Section:
+    quick = setting.quick
+    seconds, large = (load.QUICK_SECONDS, load.QUICK_LARGE_TOKENS) if quick else (load.SECONDS, load.LARGE_TOKENS)
+    return load.run(seconds, large, setting.seed, setting.folder, setting.progress)
+
+
 SUITES: Mapping[str, Callable[[Setting], Section]] = {
     "evidence": run_evidence,
     "adversarial": run_adversarial,
@@ -144,6 +158,8 @@ SUITES: Mapping[str, Callable[[Setting], Section]] = {
     "conversations": run_conversations,
     "agent": run_agent,
     "gateway": run_gateway,
+    "load": run_load,
+    "growth": run_growth,
     "chaos": run_chaos,
     "deferred": run_deferred,
     "ledger": run_ledger,

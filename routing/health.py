@@ -327,9 +327,11 @@ class Health:
     def heard(self, sighting: Sighting, age_s: float) -> None:
         """What another process saw `age_s` ago."""
         with self._lock:
-            vitals, then_s = self._of.get(sighting.offer, _NEVER_CALLED), self._clock() - age_s
+            vitals, now_s = self._of.get(sighting.offer, _NEVER_CALLED), self._clock()
+            then_s, turned_s = now_s - age_s, vitals.turned_s
             if sighting.attempt is not None:
                 vitals = after(vitals, sighting.attempt, then_s, self._policy, sighting.output_tokens)
+            turned = vitals.turned_s != turned_s
             if sighting.allowed is not None:
                 requests, tokens = (_absolute(each, then_s) for each in sighting.allowed)
                 vitals = replace(vitals, requests_allowed=requests, tokens_allowed=tokens)
@@ -337,6 +339,8 @@ class Health:
                 until_s = None if sighting.open_left_s is None else then_s + sighting.open_left_s
                 vitals = agreed(vitals, then_s - sighting.turned_ago_s, until_s)
             self._of[sighting.offer] = vitals
+        if turned:  # by the run of failures in the order in which they were heard here, which is nobody else's
+            self._told(Sighting(sighting.offer), vitals, now_s)
 
     def _told(self, sighting: Sighting, vitals: Vitals, now_s: float) -> None:
         if self.tell is not None:

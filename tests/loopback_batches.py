@@ -118,12 +118,17 @@ class BatchProvider(LoopbackProvider):
         self.bill: list[Billed] = []
         self.troubles: list[Trouble] = []
         self.clock = clock
+        self.cancelling_s = 10.0
         self._batches = list(batches)
         self._api: _Api = {"openai": _OpenAI, "anthropic": _Anthropic, "gemini": _Gemini}[kind](self)
 
     def then_batches(self, *batches: Batch) -> None:
         """Add to the script of the batches."""
         self._batches.extend(batches)
+
+    def quicken(self) -> None:
+        """Every batch to come is done at once."""
+        self._batches.clear()
 
     async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         trouble = next(
@@ -159,11 +164,11 @@ class BatchProvider(LoopbackProvider):
         return held
 
     def settle(self, held: Held) -> Held:
-        """Bring it to where it is by now. Who cancels hears of the end ten seconds later."""
+        """Bring it to where it is by now. Who cancels hears of the end `cancelling_s` later."""
         now = self.clock()
         script = held.script
         expires_at = held.made_at + DAY_S
-        cancelled_at = None if held.cancelled_at is None else held.cancelled_at + 10.0
+        cancelled_at = None if held.cancelled_at is None else held.cancelled_at + self.cancelling_s
         done_at = expires_at + 1.0 if script.ends == "never" else held.made_at + script.delay_s
         ends_at = min(each for each in (done_at, expires_at, cancelled_at) if each is not None)
         if held.ended_at is not None or now < ends_at:

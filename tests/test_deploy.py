@@ -177,7 +177,7 @@ def test_the_lock_has_every_dependency_with_its_hashes() -> None:
 
 def test_it_is_given_the_time_to_end_in_good_order() -> None:
     source = (ROOT / "trimtab" / "cli.py").read_text(encoding="utf-8")
-    graceful_s = int(re.findall(r"timeout_graceful_shutdown=(\d+)", source)[0])
+    graceful_s = int(re.findall(r"timeout_graceful_shutdown\W+(\d+)", source)[0])
     assert pod()["terminationGracePeriodSeconds"] >= graceful_s + 5
     assert int(COMPOSE["services"]["trimtab"]["stop_grace_period"].rstrip("s")) > graceful_s
 

@@ -222,7 +222,7 @@ class Answering:
             if buying is not None:
                 await buying.over(prepared, reply, ended, stream=True)
 
-        head = {**reply.headers, **_receipt_headers(self._trimtab.settle(prepared, reply)), **_UNCACHED}
+        head = {**reply.headers, **_receipt_headers(self._trimtab.settle(prepared, reply)), **limits, **_UNCACHED}
         return StreamingResponse(events(), reply.status, head, background=BackgroundTask(after))
 
     async def _count_tokens(self, request: Request) -> Response:

@@ -100,7 +100,7 @@ def serve(
         app = make() if settings.workers == 1 else None
     # No configuration of logs: uvicorn's would put its own handlers in the place of ours.
     options: dict[str, Any] = {"host": host, "port": port, "log_config": None, "access_log": False}
-    options["timeout_graceful_shutdown"] = 30
+    options |= {"timeout_graceful_shutdown": 30}
     if app is not None:
         run(app, **options)
     else:
@@ -191,6 +191,7 @@ app.command("train-ranker", rich_help_panel=TEACH)(train_ranker)
 app.command(rich_help_panel=TEACH)(calibrate)
 app.command("train-router", rich_help_panel=TEACH)(train_router)
 app.add_typer(batch, name="batch", rich_help_panel=RUN)
+app.add_typer(keys, name="keys", rich_help_panel=RUN)
 app.add_typer(webhooks, name="webhooks", rich_help_panel=RUN)
 app.add_typer(ledger, name="ledger", rich_help_panel=ACCOUNT)
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -75,6 +76,7 @@ class Conversations:
         self._max_bytes = max_bytes
         self._shared = shared
         self._clock = clock
+        self._writing = ThreadPoolExecutor(1, "trimtab conversations")  # its thread begins with the first use
         self._lock = threading.Lock()
         self._sent: OrderedDict[bytes, _Kept] = OrderedDict()
         self._bytes = 0
@@ -151,8 +153,13 @@ class Conversations:
             self._put([(digest, _Kept(turn, _size(turn), shared_s.get(digest, now_s))) for digest, turn in noted])
         if self._shared is None or not fresh:
             return
-        self._shared.set({digest: orjson.dumps(turn) for digest, turn in fresh.items()}, SHARED_S)
         recut = [digest for digest in fresh if (old := before_of[digest]) is not None and old.turn != fresh[digest]]
+        # In a thread, since answers end on the event loop: the next turn comes later than this takes.
+        self._writing.submit(self._share, fresh, recut)
+
+    def _share(self, fresh: Mapping[bytes, Any], recut: Sequence[bytes]) -> None:
+        if self._shared is not None:
+            self._shared.set({digest: orjson.dumps(turn) for digest, turn in fresh.items()}, SHARED_S)
         if recut:
             self.tell("recut", {"digests": [digest.hex() for digest in recut]})
 

@@ -10,16 +10,16 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor import Ranker, Ranking
-from compressor.payload import BadPayload, parse
+from compressor.payload import BadPayload
 from compressor.prompts import CHAT, Api
-from compressor.tokens import count_tokens, encoding_for_model
+from compressor.tokens import count_tokens
 from retrieval import CachedEncoder, Passage, SentenceTransformerEncoder
 from routing.attempts import RetryPolicy
 from routing.catalog import Catalog
@@ -28,7 +28,6 @@ from routing.errors import RoutingError
 from routing.forwarding import Router, Timeouts
 from routing.offers import Offer, Usage
 from routing.planner import Plan
-from routing.policy import alone
 from routing.price_refresh import PriceRefresh
 from routing.receipt import Receipt, opened, settled
 from routing.replies import Reply
@@ -36,7 +35,7 @@ from routing.standing import called
 from routing.tongues import CHAT as CHAT_TONGUE
 from routing.tongues import Tongue
 from trimtab.access.rules import EVERYTHING, Rules
-from trimtab.answers.cache import kept_by
+from trimtab.answers.cache import SIZE_LIMIT_BYTES, Answers
 from trimtab.answers.serving import completed
 from trimtab.auto import asks_for_quality, within_reach
 from trimtab.baseline import Baselines
@@ -46,22 +45,23 @@ from trimtab.completion import Completion
 from trimtab.compressed import Compressed, compressed, ranked
 from trimtab.conclusion import Conclusion, Listener
 from trimtab.contexts import originals_of
-from trimtab.conversations import Conversations, chain
+from trimtab.conversations import Conversations
 from trimtab.difficulty import DifficultyRouter
-from trimtab.errors import BadRequest, BadSettings, TrimtabError
+from trimtab.errors import BadSettings, TrimtabError
 from trimtab.expansion import expander_of
 from trimtab.experience import Experience
 from trimtab.loading import calibration_of, fusion_of, overlay_of
-from trimtab.options import CompressIn, Options, checked, read_options, sources_of
-from trimtab.preferences import read_preferences
+from trimtab.options import CompressIn, checked
 from trimtab.prepared import Prepared, answering, marked_for, needs_of, receipt_id, untouched
 from trimtab.ranking_pool import Ranks, ranking_pool
-from trimtab.request import EXPECTED_OUTPUT_TOKENS, Request, fixed_tokens
+from trimtab.reading import Reading
+from trimtab.request import Request
 from trimtab.resuming import resumed
 from trimtab.rounds import Asking, Expanded, expanded
 from trimtab.settings import Settings
 from trimtab.stores import Stores
 from trimtab.surfaces import tongue_of
+from trimtab.telling import together
 
 if TYPE_CHECKING:
     from trimtab.ledger.ledger import Ledger
@@ -91,6 +91,7 @@ class Trimtab:
         self.prices = PriceRefresh(self.settings.providers)
         self.catalog = Catalog(self.settings.providers, overlay_of(self.settings), self.prices.current)
         self.drawdown = Drawdown(self.settings.commitments)
+        self._reading = Reading(self.catalog, self.drawdown, self.settings.auto)
         self.experience = Experience(self.catalog, self.settings.history_file)
         self.stores = Stores(self.settings)
         self.conversations = Conversations(shared=self.stores.conversations())
@@ -103,7 +104,7 @@ class Trimtab:
             self.encoder, self.settings.marker, fusion_of(self.settings), calibration_of(self.settings)
         )
         self.ranks: Ranks = self.ranker
-        self.answers = kept_by(self.settings, self.encoder)
+        self.answers = Answers(self.settings, self.encoder, self.stores.one("answer-cache", SIZE_LIMIT_BYTES))
         if self.settings.ledger:
             self.open_ledger()
 
@@ -162,20 +163,13 @@ class Trimtab:
             self.prices.start(self.settings.refresh_prices_hours)
         opened = self.settings.ledger is None and self.open_ledger()
         try:
-            with self._learning(), ranking_pool(self.ranker, self.settings) as self.ranks:
+            with together(self), ranking_pool(self.ranker, self.settings) as self.ranks:
                 yield
         finally:
             self.prices.stop()
             self.experience.save()
             if opened:
                 self.close()
-
-    def _learning(self) -> AbstractContextManager[None]:
-        if not self.settings.shares:
-            return nullcontext()
-        from trimtab.sharing.learning import learning  # here, since most have no need of SQLAlchemy and Redis
-
-        return learning(self)
 
     def open_ledger(self) -> bool:
         """Have every request that is over written to the ledger from now on. Whether that is news. Raises BadSettings."""
@@ -345,7 +339,7 @@ class Trimtab:
         itself breaks, the original payload is prepared instead, and the receipt says so.
         """
         now, began = datetime.now(UTC), time.perf_counter()
-        request = self._read(body, offers, api, now, batches, rules)
+        request = self._reading.request(body, offers, api, now, batches, rules)
         try:
             return self._trimmed(resumed(request, self.conversations, self.experience), now, began)
         except (TrimtabError, RoutingError, BadPayload):
@@ -359,48 +353,7 @@ class Trimtab:
     def unplanned(self, body: Mapping[str, Any], offers: Sequence[Offer], api: Api) -> Prepared:
         """A request that was sent already, untrimmed: for whoever must know what was asked. Raises as `prepare`."""
         now = datetime.now(UTC)
-        return untouched(self._read(body, offers, api, now), "", now)
-
-    def _read(
-        self,
-        body: Mapping[str, Any],
-        offers: Sequence[Offer],
-        api: Api,
-        now: datetime,
-        batches: Collection[str] = (),
-        rules: Rules = EVERYTHING,
-    ) -> Request:
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            raise BadRequest("model", 'must name a model, such as "gpt-6.1-sol"')
-        options = read_options(body)
-        body, options = (body, options) if offers else self.settings.auto.opened(body, options, rules.permits)
-        contexts = sources_of(options.contexts or ())
-        encoding = encoding_for_model(str(body["model"]))
-        wanted = (
-            None
-            if offers
-            else read_preferences(body, options, self.catalog, lambda m: self._sold(m, options, now, batches, rules))
-        )
-        wanted = None if wanted is None else replace(wanted, policy=rules.narrowed(wanted.policy))
-        body = body if wanted is None else wanted.body
-        payload = parse(api, body, contexts, options.query)
-        chosen = alone(offers) if wanted is None else wanted.admitted(self.catalog, tongue_of(api))
-        digests = chain(api, body)
-        request = Request(body, model, encoding, options, payload, chosen, digests, 0, fixed_tokens(payload, encoding))
-        if contexts and not payload.query.strip():
-            raise BadRequest("trimtab.query", "is missing, and no user message says what the contexts are needed for")
-        return request
-
-    def _sold(
-        self, model: str, options: Options, now: datetime, batches: Collection[str], rules: Rules
-    ) -> Sequence[Offer]:
-        rules.check(model)
-        waits = options.deadline_s is not None
-        processing = ("sync", *(("flex",) if waits else ()), *(("batch",) if waits and batches else ()))
-        sold = self.catalog.offers([model], now, processing)
-        sold = tuple(each for each in sold if each.processing != "batch" or each.provider in batches)
-        return self.drawdown.quoted(sold, EXPECTED_OUTPUT_TOKENS, now)
+        return untouched(self._reading.request(body, offers, api, now), "", now)
 
     def _trimmed(self, request: Request, now: datetime, began: float) -> Prepared:
         parsed = time.perf_counter()

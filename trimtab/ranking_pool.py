@@ -70,8 +70,7 @@ class RankingPool:
         self._executor: ProcessPoolExecutor | None = None
         self._ready = False
         self._rests_until_s = 0.0
-        # a process of a pool that spawns must have none itself, where a script's main module is served when it is imported
-        self._closed = processes < 1 or multiprocessing.parent_process() is not None
+        self._closed = processes < 1
 
     def rank(self, query: str, sources: Sequence[Source], encoding: str = DEFAULT_ENCODING) -> Ranking:
         """As `Ranker.rank`."""
@@ -118,7 +117,7 @@ class RankingPool:
                 self._executor = ProcessPoolExecutor(self._processes, spawning, _begun, (self._begin,))
                 try:
                     begun = self._executor.submit(os.getpid)
-                except (OSError, BrokenExecutor) as defect:  # no memory for another process, or no more of them allowed
+                except (OSError, RuntimeError) as defect:  # no memory, no more allowed, or a main module being imported
                     self._rest(type(defect).__name__)
                 else:
                     begun.add_done_callback(self._begun)

@@ -68,7 +68,10 @@ class Settings:
     is part of (docs/operations.md). `dashboard_key_env` names the variable with the key that opens the dashboard; None: it
     opens to this machine alone (docs/dashboard.md). `deferred`: whether requests may
     wait for a better price where they have a deadline; `deferred_lease_s`: how long what a process was working on is left
-    alone after it died (docs/deferred.md). `answer_cache`: "off", "exact" for answers that are given again to the same
+    alone after it died; `deferred_days`: how long they, batches and files are kept once they are over (docs/deferred.md).
+    `keys`: whether callers need a virtual key; `admin_key_env` names the variable with the key that
+    administers them; `limits_when_away`: "refuse" or "allow" requests while limits cannot be checked (docs/keys.md).
+    `answer_cache`: "off", "exact" for answers that are given again to the same
     request, or "near" for other wordings of a question too; `answer_cache_hours`: for how long (docs/answer-cache.md).
     """
 
@@ -111,6 +114,7 @@ class Settings:
     pass_trace: bool = False
     deferred: bool = True
     deferred_lease_s: float = 20.0
+    deferred_days: float = 30.0
     answer_cache: str = "off"
     answer_cache_hours: float = 24.0
     ledger: bool | None = None
@@ -124,6 +128,7 @@ class Settings:
         _check(0 < self.min_coverage <= 1, "min_coverage", "a number above 0 and up to 1")
         _check(self.cache_size_bytes >= MIB, "cache_size_bytes", f"at least {MIB}")
         _check(1 <= self.deferred_lease_s <= 3_600, "deferred_lease_s", "from 1 to 3600")
+        _check(0 < self.deferred_days < float("inf"), "deferred_days", "above 0")
         _check(self.max_body_bytes > 0, "max_body_bytes", "above 0")
         _check(1 <= self.workers <= 256, "workers", "from 1 to 256")
         _check(self.max_bodies_bytes > 0, "max_bodies_bytes", "above 0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from retrieval.store import DiskStore, Store, Tiers
+from trimtab.errors import BadSettings
 from trimtab.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ class Stores:
         self._settings = settings
         self._server: RedisServer | None = None
         if settings.redis_url is not None:
-            from trimtab.sharing.redis_server import RedisServer  # here, since most have no need of the package
-
+            try:
+                from trimtab.sharing.redis_server import RedisServer  # here, since most have no need of the package
+            except ImportError:
+                raise BadSettings("redis_url: Redis needs its driver: pip install 'trimtab[redis]'") from None
             self._server = RedisServer(settings.redis_url)
 
     def near(self, area: str, size_limit_bytes: int) -> Store:

@@ -5,6 +5,7 @@ A row joins where an API's texts stand (`compressor`) to how it is spoken (`rout
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,7 +22,8 @@ class Surface:
     """One row.
 
     `receipt_in_body`: a whole answer has room for a `trimtab` object. `receipt_event(receipt, body)` is how a stream
-    tells it: as a comment, which every client skips, unless the caller knows better.
+    tells it: as a comment, which every client skips, unless the caller knows better. `last_words` is what comes before
+    the event that ends a stream and must stay behind the receipt.
     """
 
     path: str
@@ -31,9 +33,13 @@ class Surface:
     tongue: tongues.Tongue
     receipt_in_body: bool = True
     receipt_event: Callable[[Mapping[str, Any], Mapping[str, Any]], bytes] = lambda receipt, _: _comment(receipt)
+    last_words: re.Pattern[bytes] | None = None
 
     def terminal(self, chunk: bytes) -> int:
-        """Where, in these whole events, the one begins that ends the stream; -1 if it is not among them."""
+        """Where, in these whole events, the one begins that ends the stream, or the last words before it; -1 if none of
+        them is there."""
+        if self.last_words is not None and (found := self.last_words.search(chunk)):
+            return found.start()
         for mark in self.tongue.terminal:
             at = chunk.rfind(mark)
             if at == 0 or (at > 0 and chunk[at - 1 : at] in (b"\n", b"\r")):
@@ -55,6 +61,9 @@ def _chat_event(receipt: Mapping[str, Any], body: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps({**chunk, "choices": [], "trimtab": receipt}) + b"\n\n"
 
 
+_USAGE: Final = re.compile(rb'^data: ?\{(?=[^\r\n]*"choices": ?\[\])(?=[^\r\n]*"usage": ?\{)', re.MULTILINE)
+"""The chunk that tells a chat completion's usage. OpenAI's client takes the usage of the last chunk, whatever that is."""
+
 CHAT: Final = Surface(
     "/v1/chat/completions",
     "Answer a chat completion (OpenAI's wire)",
@@ -62,6 +71,7 @@ CHAT: Final = Surface(
     prompts.CHAT,
     tongues.CHAT,
     receipt_event=_chat_event,
+    last_words=_USAGE,
 )
 MESSAGES: Final = Surface(
     "/v1/messages",

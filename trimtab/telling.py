@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from routing.prompt_cache import Link
+
+if TYPE_CHECKING:
+    from trimtab.pipeline import Trimtab
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 """Is told of a kind of event, and its fields: JSON values, and nothing of a prompt. Must not block."""
@@ -27,3 +31,12 @@ def plain_links(chain: Sequence[Link]) -> list[tuple[str, int]]:
 def links_of(plain: Sequence[Sequence[Any]]) -> tuple[Link, ...]:
     """The links again. Raises ValueError or TypeError for what are none."""
     return tuple(Link(bytes.fromhex(digest), int(tokens)) for digest, tokens in plain)
+
+
+def together(trimtab: Trimtab) -> AbstractContextManager[None]:
+    """Within it, `trimtab` and the other workers learn from each other, where the settings say that there are any."""
+    if not trimtab.settings.shares:
+        return nullcontext()
+    from trimtab.sharing.learning import learning  # here, since SQLAlchemy takes long to load
+
+    return learning(trimtab)

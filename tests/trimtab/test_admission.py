@@ -32,7 +32,8 @@ def test_a_lane_works_on_as_many_as_it_may_and_in_the_order_that_they_came() -> 
                 now -= 1
 
         await asyncio.gather(*(one(number) for number in range(9)))
-        assert lane.waiting == 0 and lane.expected_wait_s() == 0.0
+        assert lane.waiting == 0
+        assert lane.expected_wait_s() == 0.0
         return order, most
 
     assert asyncio.run(run()) == (list(range(9)), 2)
@@ -80,7 +81,7 @@ def test_requests_and_bytes_are_given_back_however_a_request_ends() -> None:
         async def broken(*_: Any) -> None:
             admission.grow(60)
             assert figures["admitted_body_bytes"]() == 60
-            raise ValueError
+            raise ValueError("broken")
 
         async def first(*_: Any) -> None:
             admission.grow(90)
@@ -96,7 +97,7 @@ def test_requests_and_bytes_are_given_back_however_a_request_ends() -> None:
             with pytest.raises(Overloaded, match="max_requests"):
                 admission.grow(0)
 
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="broken"):
             await admission.around(broken)({}, None, None)  # type: ignore[arg-type]
         await admission.around(first)({}, None, None)  # type: ignore[arg-type]
 

@@ -116,7 +116,7 @@ def test_a_defect_costs_no_answer(trimtab: Trimtab, monkeypatch: Any) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError
 
-    monkeypatch.setattr(trimtab, "ranker", SimpleNamespace(rank=broken))
+    monkeypatch.setattr(trimtab, "ranks", SimpleNamespace(rank=broken))
     answer = posted(trimtab, json=asking())
     assert answer.json() == asking()
 

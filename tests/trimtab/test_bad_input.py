@@ -279,7 +279,7 @@ def test_fifty_megabytes_from_the_official_client(edge: Edge) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("POST", "/v1/completions", 404),
         ("GET", "/v1/../etc/passwd", 404),
         ("GET", "/v1/compress", 405),

@@ -9,6 +9,7 @@ import pytest
 import routing.forwarding  # noqa: F401 (defines the errors of wires)
 from compressor.payload import BadPayload
 from routing.attempts import Attempt
+from routing.batching import BatchFailed
 from routing.errors import NoOffer, ProvidersFailed, RoutingError, UnknownModel, UnsupportedParameter
 from trimtab import BadRequest
 from trimtab.errors import problem_of
@@ -29,6 +30,8 @@ def _made(kind: type[RoutingError]) -> RoutingError:
         return UnsupportedParameter("n", "must be 1")
     if kind is ProvidersFailed:
         return ProvidersFailed("nobody", (), 502, None)
+    if kind is BatchFailed:
+        return BatchFailed("a reason", "server_error")
     return kind("a reason")
 
 

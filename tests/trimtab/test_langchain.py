@@ -77,7 +77,7 @@ def test_nothing_is_lost_where_nothing_can_be_ranked(trimtab: Trimtab, monkeypat
     compressor = TrimtabCompressor(ratio=0.1, trimtab=trimtab)
     assert [each.page_content for each in compressor.compress_documents(FOUND, " ")] == [d.page_content for d in FOUND]
     assert compressor.compress_documents([], QUESTION) == []
-    monkeypatch.setattr(trimtab, "ranker", SimpleNamespace(rank=broken))
+    monkeypatch.setattr(trimtab, "ranks", SimpleNamespace(rank=broken))
     kept = compressor.compress_documents(FOUND, QUESTION)
     assert [each.page_content for each in kept] == [each.page_content for each in FOUND]
     assert {each.metadata["trimtab"]["score"] for each in kept} == {None}

@@ -144,8 +144,19 @@ def test_the_bytes_are_the_providers(pair: Pair, step: str, more: dict[str, Any]
     through, receipt, event = without_receipt_event(answer.content)
     assert through == direct
     assert event.startswith(b"data: ") == bool(more)
-    assert answer.content.endswith(event + b"data: [DONE]\n\n")
+    after = answer.content.partition(event)[2]
+    assert after.endswith(b"data: [DONE]\n\n")
+    assert after.count(b"data: ") == (2 if "stream_options" in more else 1)  # the usage stays the last that is told
     assert receipt["id"] == answer.headers["x-trimtab-receipt-id"]
+
+
+def test_the_clients_own_stream_helper_finds_the_usage(pair: Pair) -> None:
+    asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream_options": {"include_usage": True}}
+    client = openai.OpenAI(base_url=str(pair.trimtab.base_url) + "/v1", api_key="unused")
+    with client, client.chat.completions.stream(**asked) as stream:  # type: ignore[arg-type]
+        final = stream.get_final_completion()
+    assert final.usage is not None
+    assert final.usage.completion_tokens > 0
 
 
 @pytest.mark.parametrize(

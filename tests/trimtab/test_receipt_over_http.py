@@ -116,7 +116,9 @@ def test_a_stream_has_it_as_a_chunk_for_those_who_can_read_one(
 ) -> None:
     answer, receipt = asked(edge, chat(**more))
     _, _, event = without_receipt_event(answer.content)
-    assert answer.content.endswith(event + b"data: [DONE]\n\n")
+    after = answer.content.partition(event)[2]
+    assert after.endswith(b"data: [DONE]\n\n")
+    assert after.count(b"data: ") == (2 if more == STREAMED else 1)  # the usage, where it was asked for, and the end
     if as_chunk:
         chunk = json.loads(event.removeprefix(b"data: "))
         assert (chunk["object"], chunk["choices"], chunk["model"]) == ("chat.completion.chunk", [], "m")

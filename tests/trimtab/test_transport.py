@@ -238,7 +238,7 @@ def test_contexts_that_stand_nowhere_else_are_not_lost_to_a_defect(trimtab: Trim
 
 
 def test_a_defect_in_the_ranking_sends_given_contexts_whole(trimtab: Trimtab, monkeypatch: Any) -> None:
-    monkeypatch.setattr(trimtab, "ranker", SimpleNamespace(rank=broken))
+    monkeypatch.setattr(trimtab, "ranks", SimpleNamespace(rank=broken))
     body = {"model": "m", "messages": [{"role": "user", "content": QUESTION}]}
     sent = trim(trimtab, {**body, "trimtab": {"contexts": CHUNKS}})
     assert all(each["text"] in sent.body["messages"][0]["content"] for each in CHUNKS)

@@ -23,15 +23,19 @@ from trimtab.console import ConfigOption, JsonOption, fail, out, told
 from trimtab.database import Database
 from trimtab.options import checked
 from trimtab.settings import Settings
-from trimtab.sharing.redis_server import Unreachable
+from trimtab.sharing.log import Unreachable
 
-app = typer.Typer(help="Virtual keys: make, show, change, rotate and revoke them; and their teams.", no_args_is_help=True)
+app = typer.Typer(
+    help="Virtual keys: make, show, change, rotate and revoke them; and their teams.", no_args_is_help=True
+)
 team_app = typer.Typer(help="Teams of keys, with budgets and limits of their own.", no_args_is_help=True)
 app.add_typer(team_app, name="team")
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 TeamOption = Annotated[str | None, typer.Option(help="The team; its budgets and limits hold besides.")]
-Models = Annotated[list[str] | None, typer.Option("--model", help='A pattern of models, such as "gpt-*"; may be repeated.')]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", help='A pattern of models, such as "gpt-*"; may be repeated.')
+]
 Allow = Annotated[list[str] | None, typer.Option(help="A provider that may be asked; may be repeated.")]
 Deny = Annotated[list[str] | None, typer.Option(help="A provider that may not be asked; may be repeated.")]
 Regions = Annotated[list[str] | None, typer.Option("--region", help="Where providers may compute; may be repeated.")]
@@ -42,8 +46,12 @@ Rpm = Annotated[int | None, typer.Option("--rpm", help="Requests a minute.")]
 Tpm = Annotated[int | None, typer.Option("--tpm", help="Tokens a minute.")]
 Expires = Annotated[str | None, typer.Option(help='When it ends: a span such as "30d", or a moment.')]
 Metadata = Annotated[list[str] | None, typer.Option("--metadata", help="A note, such as owner=ada; may be repeated.")]
-Unlimited = Annotated[list[str] | None, typer.Option("--clear", help="A field to have no value any more, such as models.")]
-Disabled = Annotated[bool | None, typer.Option("--disabled/--enabled", help="Whether it is refused for the time being.")]
+Unlimited = Annotated[
+    list[str] | None, typer.Option("--clear", help="A field to have no value any more, such as models.")
+]
+Disabled = Annotated[
+    bool | None, typer.Option("--disabled/--enabled", help="Whether it is refused for the time being.")
+]
 
 _CLEAR: Final[dict[str, Any]] = {"budgets": {}, "deny": [], "regions": [], "metadata": {}}
 
@@ -308,7 +316,9 @@ def _print_secret(table: dict[str, Any], secret: str, as_json: bool) -> None:
 
 
 def _budgets(table: dict[str, Any]) -> str:
-    return ", ".join(f"${usd} a {period}" if period != "total" else f"${usd}" for period, usd in table["budgets"].items())
+    return ", ".join(
+        f"${usd} a {period}" if period != "total" else f"${usd}" for period, usd in table["budgets"].items()
+    )
 
 
 def _figure(value: int | None) -> str:

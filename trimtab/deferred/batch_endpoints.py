@@ -45,10 +45,20 @@ class BatchEndpoints:
         self._webhooks = webhooks
         self._clock = clock
         self._jobs = jobs
-        self._files = Files(jobs.database, settings.data_dir / "files", clock)
+        kept_s = settings.deferred_days * 86_400.0
+        self._files = Files(jobs.database, settings.data_dir / "files", clock, kept_s)
         self._batches = Batches(jobs.database)
         self._batches.ended.append(self._ended)
-        self._work = BatchWork(self._batches, self._files, jobs, settings.max_body_bytes, webhooks.check, clock=clock)
+        self._work = BatchWork(
+            self._batches,
+            self._files,
+            jobs,
+            settings.max_body_bytes,
+            webhooks.check,
+            lease_s=settings.deferred_lease_s,
+            kept_s=kept_s,
+            clock=clock,
+        )
 
     def routes(self) -> tuple[Route, ...]:
         rows: tuple[tuple[str, str, Answer, str], ...] = (

@@ -26,7 +26,7 @@ from trimtab.deferred import batches as states
 from trimtab.deferred.batch_lines import ENDPOINTS, MAX_LINES, BadLine, CheckUrl, Line, count_lines, read_lines
 from trimtab.deferred.batch_outcome import Answer, Totals, line_of
 from trimtab.deferred.batches import Batch, Batches, counts_of
-from trimtab.deferred.files import Files, StoredFile, Writing
+from trimtab.deferred.files import KEPT_S, Files, StoredFile, Writing
 from trimtab.deferred.jobs import CHUNK_BYTES, CHUNK_JOBS, EXPIRED, Job, Jobs, NewJob
 from trimtab.errors import BadRequest
 from trimtab.http import in_thread
@@ -34,8 +34,6 @@ from trimtab.options import seconds_until
 
 logger = logging.getLogger("trimtab")
 
-LEASE_S: Final = 60.0
-"""Renewed after every chunk; whoever dies is followed after so long."""
 RETRY_S: Final = 30.0
 """After a defect, so that one batch cannot keep the others waiting."""
 MAX_ERRORS: Final = 100
@@ -50,6 +48,8 @@ class BatchWork:
     """Carries batches on. Any number may do so at once, in any process.
 
     `clock` gives seconds since 1970; `max_line_bytes` is the longest request that is taken, `max_lines` the most of them.
+    A lease of `lease_s` is renewed after every chunk; whoever dies is followed after so long. A batch is forgotten, with its
+    lines, `kept_s` after its end.
     """
 
     def __init__(
@@ -61,8 +61,12 @@ class BatchWork:
         check_url: CheckUrl,
         *,
         max_lines: int = MAX_LINES,
+        lease_s: float = 60.0,
+        kept_s: float = KEPT_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._lease_s = lease_s
+        self._kept_s = kept_s
         self._batches = batches
         self._files = files
         self._jobs = jobs
@@ -95,21 +99,30 @@ class BatchWork:
                 wait_s = _IDLE_S
             if wait_s > 0:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await self._news.wait()
 
     def _round(self) -> float:
         """One step, if there is one to do, and a sweep now and then. Gives the seconds until there may be another."""
         if time.monotonic() >= self._sweep_at:
-            self._files.sweep()
+            self.sweep()
             self._sweep_at = time.monotonic() + SWEEP_S
         if self.step():
             return 0.0
         due_at = self._batches.next_due_at()
         return _IDLE_S if due_at is None else min(_IDLE_S, max(0.0, due_at - self._clock()))
 
+    def sweep(self) -> None:
+        """Forget files, and batches with their lines, whose time is over."""
+        self._files.sweep()
+        while old := self._batches.over_before(self._clock() - self._kept_s):
+            for batch_id in old:
+                self._jobs.forget_batch(batch_id)
+                self._batches.forget(batch_id)
+
     def step(self) -> bool:
         """Carry the batch on that has waited for the longest; False where none has anything to do."""
-        batch = self._batches.claim(self._owner, self._clock(), LEASE_S)
+        batch = self._batches.claim(self._owner, self._clock(), self._lease_s)
         if batch is None:
             return False
         again_s = RETRY_S
@@ -135,7 +148,7 @@ class BatchWork:
 
     def _holds(self, batch: Batch) -> bool:
         """Whether to go on with it; then nobody else does for a while."""
-        return not self._stopping.is_set() and self._batches.renew(batch, self._owner, self._clock() + LEASE_S)
+        return not self._stopping.is_set() and self._batches.renew(batch, self._owner, self._clock() + self._lease_s)
 
     # --- from a file to jobs ---------------------------------------------------------------------------------------------
 

@@ -282,6 +282,18 @@ class Batches:
                         ended(connection, _batch(row))
         return moved
 
+    def over_before(self, moment: float) -> Sequence[str]:
+        """Batches, a few at a time, that were over by then."""
+        ended = sa.func.coalesce(*(_BATCHES.c[f"{each}_at"] for each in (COMPLETED, FAILED, EXPIRED, CANCELLED)))
+        old = sa.select(_BATCHES.c.id).where(_BATCHES.c.status.not_in(OPEN), ended <= moment).limit(_READ_LINES)
+        with self._database.read() as connection:
+            return connection.scalars(old).all()
+
+    def forget(self, batch_id: str) -> None:
+        """A batch that is over, and whose jobs are forgotten."""
+        with self._database.begin() as connection:
+            connection.execute(sa.delete(_BATCHES).where(_BATCHES.c.id == batch_id))
+
     def note_bad_lines(self, batch: Batch, lines: Sequence[BadLine]) -> None:
         """Write down lines that are no requests. One that was taken for a request earlier stays one: a deadline that has
         passed since does not take back what was accepted."""

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
@@ -18,6 +19,7 @@ from routing.errors import ProvidersFailed, RoutingError
 from routing.forwarding import Router
 from routing.promotion import Buy, Expire, Step, Wait, next_step
 from trimtab.access.rules import EVERYTHING, Rules
+from trimtab.access.worst_case import worst_case_usd
 from trimtab.caller import Caller
 from trimtab.citations import resolved_message
 from trimtab.conclusion import Conclusion
@@ -78,6 +80,18 @@ class Buying:
         self._closing = closing
         self._contexts = contexts
         self._clock = clock
+        self._calls: dict[str, tuple[asyncio.Timeout, Prepared]] = {}
+
+    @property
+    def calling(self) -> tuple[str, ...]:
+        """The jobs that a provider is being asked for at this moment."""
+        return tuple(self._calls)
+
+    def hang_up(self, job_id: str) -> Decimal:
+        """Break off the call for a job that is over: it would cost more, for nobody. What it may be billed at worst."""
+        limit, prepared = self._calls.pop(job_id)
+        limit.reschedule(asyncio.get_running_loop().time())
+        return worst_case_usd(prepared)
 
     def weigh(self, job: Job, content: bytes) -> Weighed:
         """What to do next with a job that is in nobody's hands. CPU-bound: in a thread."""
@@ -133,9 +147,13 @@ class Buying:
         headers = {**job.headers, "idempotency-key": job.id}
         try:
             async with asyncio.timeout(max(0.0, job.deadline_at - self._clock())) as limit:
-                reply = await self._trimtab.forward(
-                    prepared, router, stream=False, headers=headers, tongue=surface.tongue
-                )
+                self._calls[job.id] = (limit, prepared)
+                try:
+                    reply = await self._trimtab.forward(
+                        prepared, router, stream=False, headers=headers, tongue=surface.tongue
+                    )
+                finally:
+                    self._calls.pop(job.id, None)
         except ProvidersFailed:
             return self._again_at(job)
         except TimeoutError as error:

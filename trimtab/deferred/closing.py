@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final
@@ -65,10 +66,9 @@ class Closing:
                 if job is None or job.over or left_s <= 0 or self._leaving:
                     return job
                 news.clear()
-                try:
-                    await asyncio.wait_for(news.wait(), min(LOOK_S, left_s))
-                except TimeoutError:
-                    continue
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(LOOK_S, left_s)):
+                        await news.wait()
         finally:
             self._waiting[job_id].discard(news)
             if not self._waiting[job_id]:

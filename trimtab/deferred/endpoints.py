@@ -165,7 +165,7 @@ class Deferring:
         async def answer() -> Response:
             caller = await self._edge.caller(request)
             job = await _stored(lambda: self._jobs.cancel(job_id, caller.tenant, self._clock()))
-            if job is not None and job.lane is None:
+            if job is not None and job.lane is None and job_id not in self._lane.buying.calling:
                 self._edge.gate.settle(job_id, Decimal(0))
             self._lane.closing.tell([job_id])
             return await self._shown(job, job_id)

@@ -96,10 +96,13 @@ class Writing:
 class Files:
     """The files of every tenant. Blocking: call it in a thread beside an event loop. Safe to share between threads.
 
-    `clock` gives seconds since 1970.
+    `clock` gives seconds since 1970; no file is kept for longer than `most_s`.
     """
 
-    def __init__(self, database: Database, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: Database, folder: Path, clock: Callable[[], float] = time.time, most_s: float = KEPT_S
+    ) -> None:
+        self._most_s = int(most_s)
         self._database = database
         self._folder = folder
         self._clock = clock
@@ -134,6 +137,7 @@ class Files:
         """The file, durable once this returns. Under an `id` that is there already nothing changes, so that whoever does
         not know whether he was done may do it again."""
         created_at = int(self._clock())
+        lifetime_s = min(lifetime_s, self._most_s)
         found = StoredFile(
             id or self.new_id(), tenant, purpose, filename, writing.size_bytes, created_at, created_at + lifetime_s
         )

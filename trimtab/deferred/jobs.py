@@ -223,6 +223,12 @@ class Jobs:
                 if (receipt := changes[row.id](job_of(row))) is not None:
                     connection.execute(sa.update(JOBS).where(JOBS.c.id == row.id).values(receipt=receipt))
 
+    def cancelled(self, job_ids: Collection[str]) -> Sequence[str]:
+        """Those of them that were cancelled."""
+        where = JOBS.c.id.in_(list(job_ids)) & (JOBS.c.state == CANCELLED)
+        with self.database.read() as connection:
+            return connection.scalars(sa.select(JOBS.c.id).where(where)).all()
+
     def cancel(self, job_id: str, tenant: str, now: float) -> Job | None:
         """The tenant's job, cancelled unless it is over already; None where there is none."""
         where = (JOBS.c.id == job_id) & (JOBS.c.tenant == tenant)
@@ -237,6 +243,25 @@ class Jobs:
         lane."""
         with self.database.begin() as connection:
             return self._cancel(connection, JOBS.c.batch_id == batch_id, now)
+
+    def sweep(self, before: float) -> None:
+        """Forget the single requests that were over by then, and all that was kept of them. Lines go with their batch."""
+        old = (JOBS.c.finished_at <= before) & JOBS.c.state.in_(OVER) & JOBS.c.batch_id.is_(None)
+        while self._forget(old):
+            pass
+
+    def forget_batch(self, batch_id: str) -> None:
+        """Forget a batch's jobs, which are over, and all that was kept of them."""
+        while self._forget(JOBS.c.batch_id == batch_id):
+            pass
+
+    def _forget(self, which: sa.ColumnElement[bool]) -> int:
+        """A few of them, so that nobody waits long for the database. How many they were."""
+        with self.database.begin() as connection:
+            ids = connection.scalars(sa.select(JOBS.c.id).where(which).limit(CHUNK_JOBS)).all()
+            for column in (BODIES.c.job_id, RESULTS.c.job_id, JOBS.c.id):
+                connection.execute(sa.delete(column.table).where(column.in_(ids)))
+        return len(ids)
 
     def _cancel(self, connection: sa.Connection, where: sa.ColumnElement[bool], now: float) -> int:
         values = {"state": CANCELLED, "finished_at": now, "error": "was cancelled", "lease_until": 0.0}

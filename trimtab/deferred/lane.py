@@ -13,7 +13,7 @@ import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -48,6 +48,7 @@ HELD: Final = 4_000
 """How many jobs may gather before more are claimed."""
 IDLE_S: Final = 0.5
 AWAY_S: Final = 2.0
+SWEEP_S: Final = 3_600.0
 _LEAVING_S: Final = 5.0
 _TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
 
@@ -68,6 +69,7 @@ class Lane:
         self._tasks: set[asyncio.Task[None]] = set()
         self._buying_slots = asyncio.Semaphore(AT_ONCE)
         self._buying_now: set[str] = set()
+        self._cancelled: set[str] = set()
         self._news = asyncio.Event()
         self.market = Market(self._trimtab, clock)
         self.closing = Closing(jobs, clock, edge.gate.settle)
@@ -92,7 +94,9 @@ class Lane:
                 lease_s=self._lease_s,
                 clock=self._clock,
             )
-            loops = [asyncio.create_task(each()) for each in (self._work, self._mind, self._keep)]
+            loops = [
+                asyncio.create_task(each()) for each in (self._work, self._mind, self._keep, self._listen, self._sweep)
+            ]
             try:
                 yield
             finally:
@@ -127,10 +131,10 @@ class Lane:
                 await self._deal(claimed)
             self._ship(more=len(claimed) == CLAIMED)
             if not claimed:
-                try:
-                    await asyncio.wait_for(self._news.wait(), IDLE_S)
-                except TimeoutError:
-                    continue
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the news.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE_S):
+                        await self._news.wait()
 
     async def _claimed(self) -> Sequence[Job]:
         assert self._shipping is not None
@@ -158,6 +162,26 @@ class Lane:
             await asyncio.sleep(self._lease_s / 4)
             for each in (self._jobs, self._shipments):
                 await self._asking(partial(each.renew, self._owner, self._clock(), self._lease_s))
+
+    async def _listen(self) -> None:
+        """Break off the calls for jobs that were cancelled, here or elsewhere, alone or with their batch."""
+        while True:
+            await asyncio.sleep(IDLE_S)
+            if self._buying_now:
+                for job_id in await self._asking(partial(self._jobs.cancelled, list(self._buying_now))) or ():
+                    self._cancelled.add(job_id)
+                    if job_id in self.buying.calling:
+                        # Not for nothing: else whoever cancels in time would spend nothing of his budget.
+                        self._edge.gate.settle(job_id, self.buying.hang_up(job_id))
+                self._cancelled &= self._buying_now
+
+    async def _sweep(self) -> None:
+        """Forget what has been over for long enough."""
+        while True:
+            before = self._clock() - self._trimtab.settings.deferred_days * 86_400.0
+            for each in (self._jobs, self._shipments):
+                await self._asking(partial(each.sweep, before))
+            await asyncio.sleep(SWEEP_S)
 
     async def _asking(self, ask: Callable[[], Answer]) -> Answer | None:
         """What the database answers; None, after a pause, where it is away."""
@@ -239,6 +263,8 @@ class Lane:
     async def _buy(self, weighed: Weighed) -> None:
         try:
             async with self._buying_slots:
+                if weighed.job.id in self._cancelled:  # while it waited for its turn
+                    return
                 again_at = await self.buying.buy(weighed, self._edge.router)
         finally:
             self._buying_now.discard(weighed.job.id)

@@ -164,6 +164,12 @@ class Shipments:
         with self._database.begin() as connection:
             connection.execute(sa.update(JOBS).where(here, which).values(**_BACK, due_at=now))
 
+    def sweep(self, before: float) -> None:
+        """Forget those that were handed over before then and are done with."""
+        old = SHIPMENTS.c.state.not_in(UNDER_WAY) & (SHIPMENTS.c.intended_at <= before)
+        with self._database.begin() as connection:
+            connection.execute(sa.delete(SHIPMENTS).where(old))
+
     def jobs(self, job_ids: Collection[str]) -> dict[str, tuple[Job, bytes]]:
         """Jobs as they are now, in it or not, each with its body."""
         together = JOBS.join(BODIES, BODIES.c.job_id == JOBS.c.id)

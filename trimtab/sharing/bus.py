@@ -17,8 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from trimtab.sharing.logs import KEPT_S, Log
-from trimtab.sharing.redis_server import Unreachable
+from trimtab.sharing.log import KEPT_S, Log, Unreachable
 
 logger = logging.getLogger("trimtab")
 

@@ -15,8 +15,8 @@ from routing.health import Sighting
 from trimtab.database import Database
 from trimtab.settings import Settings
 from trimtab.sharing.bus import Bus, Event
-from trimtab.sharing.logs import Log, RedisLog, SqlLog
-from trimtab.sharing.redis_server import RedisServer
+from trimtab.sharing.log import Log
+from trimtab.sharing.sql_log import SqlLog
 from trimtab.telling import nobody
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ def learning(trimtab: Trimtab) -> Iterator[None]:
 def log_of(settings: Settings) -> Log:
     """Redis where there is one; else the PostgreSQL, or a file for the workers of this host."""
     if settings.redis_url is not None:
+        from trimtab.sharing.redis_log import RedisLog  # here, since the package is there only where it is asked for
+        from trimtab.sharing.redis_server import RedisServer
+
         return RedisLog(RedisServer(settings.redis_url, _BLOCKING_WAIT_S))
     if settings.database.startswith("sqlite"):
         # a file of its own: nothing in it is worth keeping the ledger's writers waiting

@@ -12,7 +12,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from trimtab.errors import BadSettings, TrimtabError
+from trimtab.errors import BadSettings
+from trimtab.sharing.log import Unreachable
 
 WAIT_S: Final = 0.5
 """For a connection, and for an answer."""
@@ -20,10 +21,6 @@ REST_S: Final = 1.0
 """After trouble nothing is asked for so long; then one call at a time tries again."""
 
 _Answer = TypeVar("_Answer")
-
-
-class Unreachable(TrimtabError):
-    """What is shared cannot be reached at present. Never a caller's business: he is served by what is known here."""
 
 
 class RedisServer:

@@ -10,7 +10,8 @@ from typing import Final
 
 import redis
 
-from trimtab.sharing.redis_server import RedisServer, Unreachable
+from trimtab.sharing.log import Unreachable
+from trimtab.sharing.redis_server import RedisServer
 
 LIFETIME_S: Final = 7 * 86_400.0
 """Of what is stored without one: nothing stays for ever, so that the server's memory is bounded by its use."""

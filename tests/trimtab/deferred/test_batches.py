@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
@@ -18,7 +19,8 @@ from tests.trimtab.deferred.batch_rig import CHAT, ONE, Rig, database_of, jsonl,
 from trimtab.caller import Caller
 from trimtab.deferred import batch_work
 from trimtab.deferred.batches import Batch, Order
-from trimtab.deferred.jobs import EXPIRED, Outcome
+from trimtab.deferred.job import BODIES
+from trimtab.deferred.jobs import EXPIRED, JOBS, RESULTS, Counts, Outcome
 from trimtab.deferred.pages import Asked
 from trimtab.errors import BadRequest
 
@@ -337,6 +339,30 @@ def test_what_is_over_cannot_be_cancelled(local: Rig) -> None:
     with pytest.raises(BadRequest, match="completed cannot be cancelled") as refused:
         local.batches.cancel(ONE.tenant, batch.id, local.clock())
     assert refused.value.status == 409
+
+
+def test_a_batch_that_is_over_is_forgotten_with_its_lines(rig: Rig) -> None:
+    """After its end and not its lines'; one that is not over, however old, stays whole."""
+    lines = jsonl(*(line(str(n)) for n in range(700)))
+    old, still = rig.order(lines, output_lifetime_s=3600), rig.order(jsonl(line("a"), line("b")))
+    rig.stepped(old)
+    work = rig.work(kept_s=86_400.0)
+    rig.answer(rig.open_jobs(old))
+    rig.answer(rig.open_jobs(still)[:1])
+    assert rig.concluded(old).status == "completed"
+    rig.clock.now_s += 80_000.0
+    work.sweep()
+    assert rig.found(old).status == "completed"
+    rig.clock.now_s += 10_000.0
+    work.sweep()
+    with pytest.raises(BadRequest, match="there is no batch"):
+        rig.found(old)
+    assert rig.jobs.counts(old.id).total == 0
+    assert rig.found(still).status == "in_progress"
+    assert rig.jobs.counts(still.id) == Counts(waiting=1, completed=1)
+    with rig.jobs.database.read() as connection:
+        kept = [connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in (JOBS, BODIES, RESULTS)]
+    assert kept == [2, 2, 1]
 
 
 def test_another_tenant_finds_nothing(local: Rig) -> None:

@@ -108,6 +108,15 @@ def test_an_expired_file_is_not_found_and_then_swept(files: Files, tmp_path: Pat
     assert names(tmp_path / "files") == [long.id]
 
 
+def test_nothing_is_kept_for_longer_than_is_set(files: Files, tmp_path: Path, clock: Clock) -> None:
+    short = Files(files._database, tmp_path / "files", clock, 7200)
+    with short.writing() as writing:
+        writing.write(b"1")
+        assert short.keep(writing, "one", "a", "batch", 86_400).expires_at == int(clock()) + 7200
+    with short.writing() as writing:
+        assert short.keep(writing, "one", "b", "batch", 3600).expires_at == int(clock()) + 3600
+
+
 def test_what_a_crash_left_is_swept_when_it_is_old(files: Files, tmp_path: Path, clock: Clock) -> None:
     kept = put(files)
     folder = tmp_path / "files"

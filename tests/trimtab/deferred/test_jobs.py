@@ -310,3 +310,17 @@ def test_much_goes_in_and_out_in_constant_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     database.close()
     assert peak_bytes < 24 * 2**20  # 96 MB went through
+
+
+def test_old_shipments_are_forgotten_and_those_under_way_are_not(jobs: Jobs) -> None:
+    shipments = Shipments(jobs.database)
+    owned = [each.id for each in jobs.accept([new(n) for n in range(3)], 0.0)]
+    jobs.claim("me", 1.0, 60.0)
+    made = [Shipment(new_key(), "p", "{}", states.INTENDED, 1, 1_000.0, float(at)) for at in (1, 2, 3)]
+    for each, job_id in zip(made, owned, strict=True):
+        assert shipments.intend(each, {job_id: "{}"}, "me", 1.0, 60.0) == {job_id}
+    for each in (made[0], made[2]):
+        shipments.close(each.id, states.COLLECTED, 5.0)
+    shipments.sweep(2.5)
+    with jobs.database.read() as connection:
+        assert set(connection.scalars(sa.select(SHIPMENTS.c.id))) == {made[1].id, made[2].id}

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from trimtab.contexts import Contexts
 from trimtab.database import Database
 from trimtab.deferred import lane as lanes
 from trimtab.deferred import shipping
-from trimtab.deferred.jobs import COMPLETED, EXPIRED, FAILED, Counts, Job, Jobs, NewJob
+from trimtab.deferred.jobs import COMPLETED, EXPIRED, FAILED, OPEN, Counts, Job, Jobs, NewJob
 from trimtab.deferred.lane import Lane
 from trimtab.deferred.shipments import Shipments
 from trimtab.edge import Edge
@@ -52,6 +53,11 @@ class Clock:
 
     def __call__(self) -> float:
         return time.time() + self.added_s
+
+
+def body(n: int, **options: Any) -> bytes:
+    asked = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": f"Question {n}?"}]}
+    return orjson.dumps({**asked, "trimtab": options})
 
 
 class Rig:
@@ -92,13 +98,9 @@ class Rig:
         jobs.database.close()
 
     def accept(self, count: int, within_s: float, **options: Any) -> None:
-        def body(n: int) -> bytes:
-            asked = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": f"Question {n}?"}]}
-            return orjson.dumps({**asked, "trimtab": options})
-
         deadline_at = self.clock() + within_s
         lines = [
-            NewJob(CALLER, "/v1/messages", body(n), deadline_at, batch_id="b", line=n, custom_id=str(n))
+            NewJob(CALLER, "/v1/messages", body(n, **options), deadline_at, batch_id="b", line=n, custom_id=str(n))
             for n in range(count)
         ]
         self.jobs.accept(lines, self.clock())
@@ -162,6 +164,7 @@ def test_two_lanes_share_the_work_and_nothing_is_bought_twice(tmp_path: Path) ->
 def test_a_batch_that_is_late_is_called_back_and_bought_at_once(tmp_path: Path) -> None:
     """Two of its five lines were answered by then, and are kept; only the others are bought again."""
     provider = BatchProvider("anthropic", [Batch(delay_s=86_000, answered=2)], script=[ok("At once.")] * 9)
+    provider.cancelling_s = 0.3
 
     async def work(rig: Rig) -> None:
         rig.accept(5, 6 * 3600.0)
@@ -207,6 +210,57 @@ def test_a_short_deadline_is_bought_at_once_under_the_jobs_own_key(tmp_path: Pat
     assert {each.receipt.processing for each in rig.concluded} == {"sync"}
 
 
+@pytest.mark.parametrize("whole_batch", [False, True])
+def test_a_call_for_a_job_that_is_cancelled_is_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_batch: bool
+) -> None:
+    """Its slot, the only one, is the next job's at once."""
+    monkeypatch.setattr(lanes, "AT_ONCE", 1)
+    provider = BatchProvider("anthropic", script=[ok("Too late.", delay_s=600.0), ok("Next.")])
+
+    async def work(rig: Rig) -> None:
+        rig.accept(2, 400.0)
+        async with rig.lane():
+            await rig.until(lambda: provider.requests)
+            (asked,) = provider.requests
+            if whole_batch:
+                rig.jobs.cancel_batch("b", rig.clock())
+                new = NewJob(CALLER, "/v1/messages", body(3), rig.clock() + 400, batch_id="c", line=0, custom_id="c")
+                rig.jobs.accept([new], rig.clock())
+            else:
+                jobs = [
+                    job for job, _ in rig.jobs.of_batch("b", OPEN) if b"Question %d?" % (job.line or 0) in asked.body
+                ]
+                rig.jobs.cancel(jobs[0].id, CALLER.tenant, rig.clock())
+            await rig.until(lambda: rig.jobs.counts("c" if whole_batch else "b").completed == 1)
+
+    rig = ran(tmp_path, provider, work)
+    assert rig.jobs.counts("b") == (Counts(cancelled=2) if whole_batch else Counts(completed=1, cancelled=1))
+    assert len(provider.requests) == 2
+
+
+@pytest.mark.parametrize("ticks", range(5))
+def test_whoever_leaves_while_there_is_news_is_not_held(tmp_path: Path, ticks: int) -> None:
+    """A cancellation that came together with news was lost, and the process never ended."""
+    with BatchProvider("anthropic") as provider:
+        rig = Rig(provider, tmp_path)
+
+        async def work() -> None:
+            async with rig.lane() as lane:
+                for _ in range(3):
+                    await asyncio.sleep(0.02)
+                    lane.wake()
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
+
+        async def bounded() -> bool:
+            done, _ = await asyncio.wait([asyncio.create_task(work())], timeout=20.0)
+            return bool(done)
+
+        assert asyncio.run(bounded())
+        rig.jobs.database.close()
+
+
 def test_a_provider_that_is_down_is_asked_again_while_there_is_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +277,29 @@ def test_a_provider_that_is_down_is_asked_again_while_there_is_time(
     assert (job.state, job.attempts) == (COMPLETED, 3)
     assert content is not None
     assert b"Back." in content
+
+
+def test_what_is_over_is_forgotten_after_a_while(tmp_path: Path) -> None:
+    """By a lane that starts later; what is not over, and what is young, stays."""
+    provider = BatchProvider("anthropic", script=[ok()] * 9)
+
+    async def work(rig: Rig) -> None:
+        single = NewJob(CALLER, "/v1/messages", body(0), rig.clock() + 120.0)
+        (first,) = rig.jobs.accept([single], rig.clock())
+        async with rig.lane():
+            await rig.until(lambda: rig.jobs.results([first.id]))
+        rig.clock.added_s = 2 * 86_400.0
+        (second,) = rig.jobs.accept([replace(single, deadline_at=rig.clock() + 120.0)], rig.clock())
+        async with rig.lane():
+            await rig.until(lambda: rig.jobs.results([second.id]))
+            assert rig.jobs.find(first.id, CALLER.tenant) is not None
+        rig.clock.added_s = 4 * 86_400.0
+        async with rig.lane():
+            await rig.until(lambda: rig.jobs.find(first.id, CALLER.tenant) is None)
+        assert rig.jobs.bodies([first.id, second.id]).keys() == {second.id}
+        assert rig.jobs.results([first.id, second.id]).keys() == {second.id}
+
+    ran(tmp_path, provider, work, deferred_days=3)
 
 
 def test_a_line_that_cannot_be_read_fails_alone(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ import sqlalchemy as sa
 
 from trimtab.database import Database
 from trimtab.sharing.bus import Bus
-from trimtab.sharing.logs import Log, Read, RedisLog, SqlLog
-from trimtab.sharing.redis_server import RedisServer, Unreachable
+from trimtab.sharing.log import Log, Read, Unreachable
+from trimtab.sharing.redis_log import RedisLog
+from trimtab.sharing.redis_server import RedisServer
+from trimtab.sharing.sql_log import SqlLog
 
 Heard = list[tuple[int, float]]
 

@@ -54,7 +54,11 @@ def two_of(folder: Path, **shared: str) -> Iterator[Two]:
         patch.setenv(KEY_ENV, KEY)
 
         def begun(name: str) -> Trimtab:
-            table = {"providers": [provider("p", server, api_key_env=KEY_ENV)], "max_attempts": 1, "ranking_processes": 0}
+            table = {
+                "providers": [provider("p", server, api_key_env=KEY_ENV)],
+                "max_attempts": 1,
+                "ranking_processes": 0,
+            }
             return Trimtab(Settings.of({**table, "cache_dir": str(folder / name), **shared}))
 
         a, b = begun("a"), begun("b")
@@ -110,7 +114,7 @@ def test_what_one_has_encoded_the_other_need_not(two: Two) -> None:
 
 def test_one_key_at_two_servers_buys_one_answer(two: Two) -> None:
     asked = len(two.server.requests)
-    two.server.then(ok("Bought.", delay_s=0.5), ok("Bought twice."))
+    two.server.then(ok("Bought.", delay_s=0.5))
     with ThreadPoolExecutor() as pool:
         both = list(pool.map(lambda host: host.post(chat(), **{"idempotency-key": "k"}), (two.a, two.b)))
     assert [each.status_code for each in both] == [200, 200]
@@ -143,9 +147,7 @@ def test_a_breaker_that_opens_at_one_is_open_at_the_other(two: Two) -> None:
     for _ in range(5):
         assert two.a.post(chat()).status_code >= 500
     assert two.a.breakers == {"open"}
-    began = time.monotonic()
     eventually(lambda: two.b.breakers == {"open"})
-    print(f"agreed after {time.monotonic() - began:.3f} s")
     vitals = [next(iter(each.trimtab.experience.health._of.values())) for each in (two.a, two.b)]
     assert abs(vitals[0].open_until_s - vitals[1].open_until_s) < 1.0  # type: ignore[operator]
 
