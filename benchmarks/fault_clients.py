@@ -25,12 +25,13 @@ PATIENCE_S: Final = 40.0
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One request, by the `user` that it names. `status` is the last try's, 0 where the connection broke; `broken` counts
-    the tries of which nothing came back."""
+    the tries of which nothing came back, `ended_s` is by the clock that does not jump."""
 
     user: str
     status: int
     broken: int
     took_s: float
+    ended_s: float = 0.0
 
 
 def ask(client: httpx.Client, url: str, key: str, user: str, *, retries: bool = False, **more: Any) -> Asked:
@@ -46,7 +47,7 @@ def ask(client: httpx.Client, url: str, key: str, user: str, *, retries: bool = 
             broken += 1
         took_s = time.monotonic() - began_s
         if status or not retries or took_s > PATIENCE_S:
-            return Asked(user, status, broken, took_s)
+            return Asked(user, status, broken, took_s, time.monotonic())
         time.sleep(RETRY_S)
 
 
@@ -97,7 +98,7 @@ class Books:
     answered: int
     billed: int
     booked: int
-    lost: int
+    lost: frozenset[str]
     unbooked: int
     double: int
 
@@ -115,7 +116,7 @@ def books(provider: BillingProvider, database_url: str, prefixes: Iterable[str],
         answered=len(answered),
         billed=sum(bill.values()),
         booked=sum(booked.values()),
-        lost=len(answered - booked.keys()),
+        lost=frozenset(answered - booked.keys()),
         unbooked=sum(max(0, count - booked.get(user, 0)) for user, count in bill.items()),
         double=sum(max(0, count - bill.get(user, 0)) for user, count in booked.items()),
     )

@@ -14,6 +14,7 @@ import anyio
 import httpx
 
 from routing.attempts import Outcome
+from routing.connections import Lender
 from routing.streams import Garbage
 
 _AHEAD_BYTES: Final = 2**20
@@ -53,14 +54,14 @@ class Call:
 
     __slots__ = ("_held_bytes", "_parts", "_response", "_room", "_scope", "_waiter", "task")
 
-    def __init__(self, client: httpx.AsyncClient, request: httpx.Request, slots: asyncio.Semaphore, slot_s: float):
+    def __init__(self, lender: Lender, request: httpx.Request, slots: asyncio.Semaphore, slot_s: float):
         self._response: httpx.Response | None = None
         self._parts: list[bytes] = []
         self._held_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._scope = anyio.CancelScope()
-        self.task = asyncio.create_task(self._run(client, request, slots, slot_s))
+        self.task = asyncio.create_task(self._run(lender, request, slots, slot_s))
         self.task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -68,14 +69,16 @@ class Call:
             task.exception()  # seen, so that asyncio does not report one that nobody waits for any more
         self._wake()
 
-    async def _run(
-        self, client: httpx.AsyncClient, request: httpx.Request, slots: asyncio.Semaphore, slot_s: float
-    ) -> None:
+    async def _run(self, lender: Lender, request: httpx.Request, slots: asyncio.Semaphore, slot_s: float) -> None:
         with self._scope:
-            with anyio.move_on_after(slot_s) as waiting:
-                await slots.acquire()
-            if waiting.cancelled_caught:
-                raise httpx.PoolTimeout("")
+            if slots.locked():
+                with anyio.move_on_after(slot_s) as waiting:
+                    await slots.acquire()
+                if waiting.cancelled_caught:
+                    raise httpx.PoolTimeout("")
+            else:
+                await slots.acquire()  # at once: no timer for it
+            client = lender.take(request.url)
             try:
                 self._response = await client.send(request, stream=True)
                 self._wake()
@@ -90,6 +93,7 @@ class Call:
             finally:
                 if self._response is not None:
                     await self._response.aclose()
+                lender.give_back(request.url, client)
                 slots.release()
 
     async def head(self) -> httpx.Response:

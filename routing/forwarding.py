@@ -21,6 +21,7 @@ import httpx
 
 from routing.attempts import GiveUp, Outcome, RetryPolicy, next_attempt
 from routing.calls import FAILURES, Call, explain
+from routing.connections import Connections
 from routing.conversion import ConvertedReader, wants_usage
 from routing.errors import NoOffer, ProvidersFailed, RoutingError, UnsupportedParameter
 from routing.health import Health
@@ -49,10 +50,6 @@ MAX_ANSWER_BYTES: Final = 64 * 2**20
 
 MAX_CONNECTIONS: Final = 512
 """Of a router, to all providers together. Held by a semaphore of ours and not by httpx, see `calls`."""
-
-# The pool is searched in full for every request (httpcore 1.0.9, `_assign_requests_to_connections`), so its size is a
-# cost. HTTP/1.1 only: httpx's HTTP/2 is pure Python and slower, and a cut connection would end every stream on it.
-_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +127,7 @@ class Router:
         self._urls: dict[tuple[str, str], httpx.URL] = {}
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._calls: set[Call] = set()
-        self._client = httpx.AsyncClient(transport=transport, limits=_LIMITS, follow_redirects=False)
+        self._connections = Connections(transport)
 
     async def __aenter__(self) -> Router:
         return self
@@ -144,7 +141,7 @@ class Router:
             call.cancel()
         if self._calls:
             await asyncio.wait([call.task for call in self._calls])
-        await self._client.aclose()
+        await self._connections.aclose()
 
     async def forward(
         self,
@@ -231,7 +228,7 @@ class Router:
         started_ms = journal.elapsed_ms
         own_ms = timeouts.first_byte_ms if asked.stream else timeouts.answer_ms
         limit_ms = max(0.0, min(own_ms, timeouts.total_ms - started_ms))
-        call = Call(self._client, request, self._slots, timeouts.connect_ms / 1000.0)
+        call = Call(self._connections, request, self._slots, timeouts.connect_ms / 1000.0)
         self._calls.add(call)
         call.task.add_done_callback(lambda _: self._calls.discard(call))
         response: httpx.Response | None = None

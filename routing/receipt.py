@@ -7,7 +7,7 @@ It holds counts, names and dollars. Never text of a prompt or an answer, and nev
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -135,9 +135,9 @@ class Receipt:
             "baseline_cache_read_tokens": self.baseline_cache_read_tokens,
             "cache_loss_usd": _plain(self.cache_loss_usd),
             "cache": self.cache,
-            "attempts": [asdict(attempt) for attempt in self.attempts],
-            "cut": [asdict(each) for each in self.cut],
-            "expansions": [asdict(each) for each in self.expansions],
+            "attempts": [_fields(each) for each in self.attempts],
+            "cut": [_fields(each) for each in self.cut],
+            "expansions": [_fields(each) for each in self.expansions],
             "notes": list(self.notes),
             "ms": dict(self.stage_ms),
         }
@@ -258,6 +258,11 @@ def billed(receipt: Receipt, usage: Usage) -> Receipt:
         cache_read_tokens_billed=usage.cache_read_tokens,
         cache_write_tokens_billed=usage.cache_write_tokens,
     )
+
+
+def _fields(flat: Attempt | Cut | Expansion) -> dict[str, object]:
+    """The fields by their names. Not dataclasses.asdict: it copies every value deeply, which took a tenth of a millisecond."""
+    return {name: getattr(flat, name) for name in flat.__slots__}
 
 
 def _plain(amount_usd: Decimal | None) -> str | None:

@@ -138,11 +138,16 @@ class Admission:
         ticket.body_bytes += more_bytes
         self._body_bytes += more_bytes
 
+    @property
+    def body_bytes(self) -> int:
+        """Of the request at hand; 0 where none was read."""
+        ticket = _TICKET.get()
+        return ticket.body_bytes if ticket else 0
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Within it, the body of the request at hand may be worked on. Raises Overloaded."""
-        ticket = _TICKET.get()
-        size = ticket.body_bytes if ticket else 0
+        size = self.body_bytes
         async with (self._large if size >= LARGE_BYTES else self._small).turn(FIXED_BYTES + size):
             yield
 

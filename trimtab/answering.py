@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from routing.errors import ProvidersFailed
 from routing.forwarding import Reply
+from routing.offers import plain
 from routing.receipt import Receipt
 from routing.tongues import Tongue
 from trimtab import api_docs
@@ -85,7 +86,7 @@ class Answering:
         if not isinstance(body.get("stream"), (bool, NoneType)):
             raise BadRequest("stream", "must be true or false")
         self._edge.check_providers()
-        rules = await in_thread(lambda: self._edge.gate.rules(caller))
+        rules = await self._edge.rules(caller)
         if not self._trimtab.settings.auto.models(str(body.get("model"))):
             rules.check(str(body.get("model")))  # also before what was answered to others of the same team
         looked = await looked_up(self._trimtab.answers, caller, surface, body, headers)
@@ -131,7 +132,7 @@ class Answering:
                 return considered, None
             prepared = considered
         else:
-            prepared = await self._edge.worked(lambda: self._trimtab.prepare(body, api=surface.api, rules=rules))
+            prepared = await self._edge.prepared(body, surface.api, rules)
         prepared = prepared if buying is None else missed(prepared)
         limits = await self._edge.gate.hold(caller, prepared)
         kept = self._keep(caller, prepared) if prepared.originals else None
@@ -264,7 +265,7 @@ def _receipt_headers(receipt: Receipt) -> dict[str, str]:
         "attempts": len(receipt.attempts),
         "tokens-before": receipt.tokens_before,
         "tokens-after": receipt.tokens_after,
-        "expected-cost-usd": receipt.to_dict()["expected_cost_usd"],
+        "expected-cost-usd": None if receipt.expected_cost_usd is None else plain(receipt.expected_cost_usd),
         "coverage-estimate": None if receipt.coverage_estimate is None else f"{receipt.coverage_estimate:.4f}",
     }
     return {f"x-trimtab-{name}": str(value) for name, value in figures.items() if value is not None}

@@ -107,6 +107,13 @@ class Conversations:
                 sent.append(turn if kept is None else kept)
         return {**body, api.turns: [*sent, *turns[len(sent) :]]}, len(sent)
 
+    def at_hand(self, digests: Digests) -> bool:
+        """Whether `resumed` has nothing to look up where other workers find it."""
+        if self._shared is None:
+            return True
+        with self._lock:
+            return all(digest in self._sent for digest in digests[1:-1])
+
     def _fetch(self, digests: Digests) -> None:
         """Have those that another worker sent."""
         if self._shared is None:

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio.to_thread
 from starlette.requests import Request
 
+from compressor.prompts import Api
 from retrieval.vectors import keep_vectors_apart
 from routing.forwarding import Router
+from trimtab.access.rules import Rules
 from trimtab.admission import Admission, Limits
 from trimtab.caller import Caller, Gate
 from trimtab.errors import BadRequest
 from trimtab.http import in_thread, read_object
 from trimtab.pipeline import Trimtab
+from trimtab.prepared import Prepared
 from trimtab.ranking_pool import process_count
 
 logger = logging.getLogger("trimtab")
 
 Result = TypeVar("Result")
+
+BRIEF_BYTES: Final = 4_096
+"""Preparing a body of so many bytes takes the event loop a third of a millisecond, and three at worst (turns by the
+hundred)."""
 
 
 class Edge:
@@ -94,6 +101,24 @@ class Edge:
         """What `work` makes of the body of the request at hand, in a thread, once it is its turn. Raises Overloaded."""
         async with self.admission.turn():
             return await in_thread(work)
+
+    async def prepared(self, body: Mapping[str, Any], api: Api, rules: Rules) -> Prepared:
+        """`Trimtab.prepare`, of the body of the request at hand: small work at once, all else in its turn in a thread.
+
+        A thread costs a small request more than the work does: it wakes up, and then wants the interpreter that the loop has.
+        Raises what `prepare` raises, and Overloaded.
+        """
+        if self.state == "ready" and 0 < self.admission.body_bytes <= BRIEF_BYTES:
+            prepared = self.trimtab.prepared_at_once(body, api, rules)
+            if prepared is not None:
+                return prepared
+        return await self.worked(lambda: self.trimtab.prepare(body, api=api, rules=rules))
+
+    async def rules(self, caller: Caller) -> Rules:
+        """What the caller may use. Raises BadRequest for one whose key is gone."""
+        if not caller.key:  # nothing is looked up for it
+            return self.gate.rules(caller)
+        return await in_thread(lambda: self.gate.rules(caller))
 
     def check_providers(self) -> None:
         """Raises BadRequest where no provider is configured."""

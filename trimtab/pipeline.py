@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor import Ranker, Ranking
-from compressor.payload import BadPayload
+from compressor.payload import OPTIONS, BadPayload
 from compressor.prompts import CHAT, Api
-from compressor.tokens import count_tokens
+from compressor.tokens import DEFAULT_ENCODING, count_tokens, encoding_for_model
 from retrieval import CachedEncoder, Passage, SentenceTransformerEncoder
 from routing.attempts import RetryPolicy
 from routing.catalog import Catalog
@@ -339,7 +339,20 @@ class Trimtab:
         itself breaks, the original payload is prepared instead, and the receipt says so.
         """
         now, began = datetime.now(UTC), time.perf_counter()
-        request = self._reading.request(body, offers, api, now, batches, rules)
+        return self._prepared(self._reading.request(body, offers, api, now, batches, rules), now, began)
+
+    def prepared_at_once(self, body: Mapping[str, Any], api: Api = CHAT, rules: Rules = EVERYTHING) -> Prepared | None:
+        """What `prepare` gives, where that is a matter of half a millisecond for a small body, and so may be done on an event
+        loop; None where it is not: there is context to rank, an encoder or another server to ask, a tokenizer to load."""
+        model = str(body.get("model"))
+        if OPTIONS in body or self.settings.auto.models(model) or encoding_for_model(model) != DEFAULT_ENCODING:
+            return None
+        now, began = datetime.now(UTC), time.perf_counter()
+        request = self._reading.request(body, (), api, now, (), rules)
+        at_hand = not request.payload.sources and self.conversations.at_hand(request.digests)
+        return self._prepared(request, now, began) if at_hand else None
+
+    def _prepared(self, request: Request, now: datetime, began: float) -> Prepared:
         try:
             return self._trimmed(resumed(request, self.conversations, self.experience), now, began)
         except (TrimtabError, RoutingError, BadPayload):

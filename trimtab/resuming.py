@@ -16,6 +16,10 @@ def resumed(request: Request, conversations: Conversations, experience: Experien
     body, settled_turns = conversations.resumed(request.api, request.asked, request.digests)
     if not settled_turns or request.payload.cited:  # a citation must find the original of what was sent
         return request
+    if not request.payload.sources and body[request.api.turns] == request.asked[request.api.turns]:
+        return replace(
+            request, settled_turns=settled_turns
+        )  # it reads as it did: nothing may be cut, as it came or as it was sent
     contexts = sources_of(request.options.contexts or ())
     # the question as the caller's own turns ask it: in a settled one, context is no longer told from question
     payload = parse(request.api, body, contexts, request.payload.query, settled_turns)

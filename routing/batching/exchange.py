@@ -19,6 +19,7 @@ import httpx
 
 from routing.batching.seam import KEY, BatchFailed, BatchLimits, Prepared
 from routing.calls import FAILURES, Call, explain
+from routing.connections import Shared
 from routing.judgement import judge
 from routing.streams import Garbage, parse_object
 from routing.wires import WIRES, Wire, headers_for, read_key, retry_after_ms
@@ -121,7 +122,7 @@ class Exchange:
 
     def __init__(self, provider: Provider, client: httpx.AsyncClient, environ: Mapping[str, str]) -> None:
         self.provider = provider
-        self._client = client
+        self._lender = Shared(client)
         self._environ = environ
         self._wire: Wire = WIRES[provider.kind]
         self._slots = asyncio.Semaphore(8)
@@ -141,7 +142,7 @@ class Exchange:
         call: Call | None = None
         try:
             request = self._request(method, path, query, upload, headers)
-            call = Call(self._client, request, self._slots, _CONNECT_S)
+            call = Call(self._lender, request, self._slots, _CONNECT_S)
             async with asyncio.timeout(_ANSWER_S if upload is None else _UPLOAD_S):
                 response = await call.head()
                 content = bytearray()
@@ -164,7 +165,7 @@ class Exchange:
         self, path: str, headers: Mapping[str, str] | None = None
     ) -> AsyncGenerator[Mapping[str, Any], None]:
         """The JSON objects of a file with one a line, as they arrive; what is none is left out. Raises BatchFailed."""
-        call = Call(self._client, self._request("GET", path, None, None, headers), self._slots, _CONNECT_S)
+        call = Call(self._lender, self._request("GET", path, None, None, headers), self._slots, _CONNECT_S)
         try:
             async with asyncio.timeout(_ANSWER_S):
                 response = await call.head()

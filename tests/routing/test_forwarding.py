@@ -417,7 +417,7 @@ def test_every_error_of_the_transport_has_an_outcome_and_keeps_its_text_to_itsel
 def test_tls_is_verified_and_an_address_that_is_none_says_so() -> None:
     async def go() -> None:
         async with Router({"a": provider("a", "https://x.test:port/v1")}) as calls:
-            context = calls._client._transport._pool._ssl_context  # type: ignore[attr-defined]
+            context = calls._connections._tls
             assert context.verify_mode is ssl.CERT_REQUIRED
             assert context.check_hostname
             await calls.forward(BODY, (offer("a"),), False)

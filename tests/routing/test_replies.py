@@ -299,9 +299,10 @@ def test_no_connection_is_lost_however_the_callers_end() -> None:
             await asyncio.gather(*(one(calls, stream=bool(number % 2)) for number in range(300)))
             if calls._calls:
                 await asyncio.wait([call.task for call in calls._calls], timeout=2.0)
-            pool = calls._client._transport._pool  # type: ignore[attr-defined]
-            assert pool._requests == []
-            assert all(connection.is_idle() for connection in pool.connections)
+            for client in calls._connections.idle:
+                pool = client._transport._pool  # type: ignore[attr-defined]
+                assert pool._requests == []
+                assert all(connection.is_idle() for connection in pool.connections)
             assert calls._slots._value == routing.forwarding.MAX_CONNECTIONS
 
     with LoopbackProvider(steps) as server:

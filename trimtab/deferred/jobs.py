@@ -179,11 +179,14 @@ class Jobs:
             connection.execute(leased.values(lease_owner=owner, lease_until=now + lease_s))
         return tuple(job_of(row) for row in rows)
 
-    def renew(self, owner: str, now: float, lease_s: float) -> None:
-        """A longer lease for all that is the owner's. What it lost while it was held up is lost."""
-        where = (JOBS.c.lease_owner == owner) & (JOBS.c.lease_until > now)
-        with self.database.begin() as connection:
-            connection.execute(sa.update(JOBS).where(where).values(lease_until=now + lease_s))
+    def renew(self, owner: str, job_ids: Collection[str], now: float, lease_s: float) -> None:
+        """A longer lease for those of them that are the owner's. What it lost while it was held up is lost."""
+        mine = (JOBS.c.lease_owner == owner) & (JOBS.c.lease_until > now)
+        ids = list(job_ids)
+        for start in range(0, len(ids), CHUNK_JOBS):
+            where = mine & JOBS.c.id.in_(ids[start : start + CHUNK_JOBS])
+            with self.database.begin() as connection:
+                connection.execute(sa.update(JOBS).where(where).values(lease_until=now + lease_s))
 
     def release(self, owner: str) -> None:
         """Give back all that is the owner's, as it goes."""

@@ -30,7 +30,7 @@ from trimtab.deferred.closing import Closing
 from trimtab.deferred.jobs import Job, Jobs
 from trimtab.deferred.market import Market
 from trimtab.deferred.shipments import Shipments
-from trimtab.deferred.shipping import Shipping
+from trimtab.deferred.shipping import Crate, Shipping
 from trimtab.edge import Edge
 from trimtab.errors import BadRequest
 from trimtab.http import in_thread
@@ -68,6 +68,7 @@ class Lane:
         self._lease_s = self._trimtab.settings.deferred_lease_s
         self._tasks: set[asyncio.Task[None]] = set()
         self._buying_slots = asyncio.Semaphore(AT_ONCE)
+        self._in_hand: set[str] = set()
         self._buying_now: set[str] = set()
         self._cancelled: set[str] = set()
         self._news = asyncio.Event()
@@ -141,9 +142,10 @@ class Lane:
         if len(self._buying_now) >= AT_ONCE or self._shipping.gathered >= HELD:
             return ()
         claim = partial(self._jobs.claim, self._owner, self._clock(), self._lease_s, CLAIMED)
-        claimed = await self._asking(claim) or ()
         # What is in hand here comes again where its lease could not be kept, on a machine that is too busy.
-        return [job for job in claimed if job.id not in self._buying_now and not self._shipping.holds(job.id)]
+        claimed = [job for job in await self._asking(claim) or () if job.id not in self._in_hand]
+        self._in_hand.update(job.id for job in claimed)
+        return claimed
 
     async def _mind(self) -> None:
         """Look after the shipments that are due."""
@@ -157,11 +159,13 @@ class Lane:
             await asyncio.sleep(IDLE_S)
 
     async def _keep(self) -> None:
-        """Keep the leases."""
+        """Keep the leases of what is in hand. What was let go in the middle, since the database was away, comes back."""
+        assert self._shipping is not None
         while True:
             await asyncio.sleep(self._lease_s / 4)
-            for each in (self._jobs, self._shipments):
-                await self._asking(partial(each.renew, self._owner, self._clock(), self._lease_s))
+            jobs, shipments = list(self._in_hand), self._shipping.busy
+            await self._asking(partial(self._jobs.renew, self._owner, jobs, self._clock(), self._lease_s))
+            await self._asking(partial(self._shipments.renew, self._owner, shipments, self._clock(), self._lease_s))
 
     async def _listen(self) -> None:
         """Break off the calls for jobs that were cancelled, here or elsewhere, alone or with their batch."""
@@ -201,11 +205,13 @@ class Lane:
             part = claimed[start : start + _WEIGHED]
             weighed = await self._asking(partial(self._weigh, part))
             if weighed is None:
-                return  # their leases run out, and they are claimed anew
+                self._in_hand.difference_update(job.id for job in part)
+                continue  # their leases run out, and they are claimed anew
             waits: list[tuple[str, float, str | None]] = []
             for weighed_job, line in weighed:
                 each = await self._held(weighed_job)
                 if each is None:
+                    self._in_hand.discard(weighed_job.job.id)
                     continue  # its lease runs out, and it is claimed anew
                 if each.outcome is not None:
                     self._start(self._end(each))
@@ -217,6 +223,7 @@ class Lane:
                     self._buying_now.add(each.job.id)
                     self._start(self._buy(each))
             await self._asking(partial(self._jobs.put_off, self._owner, waits))
+            self._in_hand.difference_update(job_id for job_id, _, _ in waits)
             self._ship(more=True)
 
     def _weigh(self, jobs: Sequence[Job]) -> list[tuple[Weighed, Line | None]]:
@@ -258,7 +265,10 @@ class Lane:
 
     async def _end(self, weighed: Weighed) -> None:
         assert weighed.outcome is not None
-        await self.closing.close(weighed.outcome)
+        try:
+            await self.closing.close(weighed.outcome)
+        finally:
+            self._in_hand.discard(weighed.job.id)
 
     async def _buy(self, weighed: Weighed) -> None:
         try:
@@ -268,6 +278,7 @@ class Lane:
                 again_at = await self.buying.buy(weighed, self._edge.router)
         finally:
             self._buying_now.discard(weighed.job.id)
+            self._in_hand.discard(weighed.job.id)
             self._news.set()
         if again_at is not None:
             due = [(weighed.job.id, again_at, None)]
@@ -276,7 +287,14 @@ class Lane:
     def _ship(self, *, more: bool) -> None:
         assert self._shipping is not None
         for crate in self._shipping.due(more):
-            self._start(self._shipping.ship(crate))
+            self._start(self._hand_over(crate))
+
+    async def _hand_over(self, crate: Crate) -> None:
+        assert self._shipping is not None
+        try:
+            await self._shipping.ship(crate)
+        finally:
+            self._in_hand.difference_update(crate.jobs)
 
     def _start(self, work: Coroutine[Any, Any, None], name: str = "") -> None:
         task = asyncio.create_task(work, name=name or None)

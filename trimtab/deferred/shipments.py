@@ -127,9 +127,10 @@ class Shipments:
         """Note values, and give it back until `due_at`."""
         self.note(shipment_id, owner, **values, due_at=due_at, lease_owner=None, lease_until=0.0)
 
-    def renew(self, owner: str, now: float, lease_s: float) -> None:
-        """A longer lease for all that is the owner's."""
-        where = (SHIPMENTS.c.lease_owner == owner) & (SHIPMENTS.c.lease_until > now)
+    def renew(self, owner: str, shipment_ids: Collection[str], now: float, lease_s: float) -> None:
+        """A longer lease for those of them that are the owner's."""
+        mine = (SHIPMENTS.c.lease_owner == owner) & (SHIPMENTS.c.lease_until > now)
+        where = mine & SHIPMENTS.c.id.in_(list(shipment_ids))
         with self._database.begin() as connection:
             connection.execute(sa.update(SHIPMENTS).where(where).values(lease_until=now + lease_s))
 

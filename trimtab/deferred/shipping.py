@@ -59,7 +59,7 @@ _SURFACES: Final = {surface.path: surface for surface in SURFACES}
 
 
 @dataclass(slots=True)
-class _Crate:
+class Crate:
     """What gathers for one shipment."""
 
     offer: Offer
@@ -94,7 +94,7 @@ class Shipping:
         self._lease_s = lease_s
         self._clock = clock
         self._busy: set[str] = set()
-        self._crates: dict[tuple[str, int], _Crate] = {}
+        self._crates: dict[tuple[str, int], Crate] = {}
         self._providers: dict[str, Provider] = {each.name: each for each in trimtab.catalog.providers}
         made = {name: adapter_of(each, client) for name, each in self._providers.items()}
         self._collecting = Collecting(trimtab, shipments, self._providers)
@@ -119,21 +119,22 @@ class Shipping:
         key = (ready.group, int(math.log2(left_s)))
         least_s, most_s = GATHER_S
         until = now + min(most_s, max(least_s, left_s * GATHER_SHARE))
-        crate = self._crates.setdefault(key, _Crate(weighed.bid.offer, until))
+        crate = self._crates.setdefault(key, Crate(weighed.bid.offer, until))
         crate.jobs[weighed.job.id] = (weighed, ready)
         crate.size_bytes += len(ready.content)
         crate.until = min(crate.until, until)
 
-    def holds(self, job_id: str) -> bool:
-        """Whether the job waits here for others."""
-        return any(job_id in crate.jobs for crate in self._crates.values())
+    @property
+    def busy(self) -> tuple[str, ...]:
+        """The shipments that are being worked on."""
+        return tuple(self._busy)
 
     @property
     def gathered(self) -> int:
         """How many jobs wait for others."""
         return sum(len(crate.jobs) for crate in self._crates.values())
 
-    def due(self, more: bool) -> Iterator[_Crate]:
+    def due(self, more: bool) -> Iterator[Crate]:
         """Crates that are to be shipped now, taken off. `more`: there are more jobs to come at once."""
         now = self._clock()
         for key, crate in list(self._crates.items()):
@@ -142,7 +143,7 @@ class Shipping:
                 del self._crates[key]
                 yield crate
 
-    async def ship(self, crate: _Crate) -> None:
+    async def ship(self, crate: Crate) -> None:
         """Hand a crate over."""
         now = self._clock()
         provider = crate.offer.provider
@@ -156,12 +157,12 @@ class Shipping:
             intended_at=now,
         )
         plans = await in_thread(lambda: {name: weighed.noted() for name, (weighed, _) in crate.jobs.items()})
-        taken = await in_thread(lambda: self._shipments.intend(shipment, plans, self._owner, now, self._lease_s))
-        if not taken:
-            return
-        lines = [ready for name, (_, ready) in crate.jobs.items() if name in taken]
         self._busy.add(shipment.id)
         try:
+            taken = await in_thread(lambda: self._shipments.intend(shipment, plans, self._owner, now, self._lease_s))
+            if not taken:
+                return
+            lines = [ready for name, (_, ready) in crate.jobs.items() if name in taken]
             batch_id = await self._adapters[provider].submit(lines, shipment.id)
         except (BatchFailed, MissingKey, ValueError) as failed:
             await self._not_shipped(shipment, failed)

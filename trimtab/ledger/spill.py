@@ -7,6 +7,7 @@ behind when it was killed. Taking one up twice is safe, since the ledger knows e
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 import uuid
@@ -17,6 +18,8 @@ from typing import Final
 import orjson
 
 from trimtab.ledger.entries import Record
+
+logger = logging.getLogger("trimtab")
 
 _REFUSED: Final = ".refused"
 
@@ -40,12 +43,25 @@ class Spill:
         return min(self.folder.glob("*.jsonl"), key=lambda each: each.name, default=None)
 
     def read(self, file: Path) -> list[Record]:
-        """Its records; none where another process has taken it up meanwhile."""
+        """Its records; none where another process has taken it up meanwhile. Where some of it cannot be read (a disk that
+        lies about what it has written), that is said, and the whole file is kept as `.refused` beside the others."""
         try:
             lines = file.read_bytes().splitlines()
         except FileNotFoundError:
             return []
-        return [(each["row"], orjson.dumps(each["detail"])) for each in map(orjson.loads, lines)]
+        records, damaged = [], 0
+        for line in lines:
+            try:
+                read = orjson.loads(line)
+                records.append((dict(read["row"]), orjson.dumps(read["detail"])))
+            except (ValueError, KeyError, TypeError):
+                damaged += 1
+        if damaged:
+            kept = file.with_suffix(_REFUSED)
+            logger.error("%d lines of the ledger in a file are damaged; it is kept as %s", damaged, kept)
+            with contextlib.suppress(FileExistsError):
+                os.link(file, kept)
+        return records
 
     def drop(self, file: Path) -> None:
         """Its records are in the database."""
@@ -56,12 +72,16 @@ class Spill:
         file = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}{suffix}"
         fresh = file.with_suffix(".part")
         fresh.touch(mode=0o600, exist_ok=False)
-        with fresh.open("wb") as out:
-            for row, detail in records:
-                out.write(orjson.dumps({"row": row, "detail": orjson.Fragment(detail)}) + b"\n")
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(file)
+        try:
+            with fresh.open("wb") as out:
+                for row, detail in records:
+                    out.write(orjson.dumps({"row": row, "detail": orjson.Fragment(detail)}) + b"\n")
+                out.flush()
+                os.fsync(out.fileno())
+            fresh.replace(file)
+        except OSError:  # a disk that is full is not to be filled with beginnings
+            fresh.unlink(missing_ok=True)
+            raise
         with contextlib.suppress(OSError):  # Windows opens no folder, and needs no such call
             _sync_folder(self.folder)
 

@@ -174,12 +174,18 @@ class Writer:
                     aside, self._waiting = self._waiting, []
             self._put_aside(aside)
 
-    def _put_aside(self, records: Sequence[Record]) -> None:
+    def _put_aside(self, records: Sequence[Record], *, retry: bool = False) -> None:
+        """Into a file; with `retry`, where the disk takes nothing either, back in front of those that wait, if there is
+        room."""
         if not records:
             return
         try:
             self._spill.add(records)
         except OSError as error:
+            with self._state:
+                if retry and len(records) + len(self._waiting) <= self._most_waiting:
+                    self._waiting = [*records, *self._waiting]
+                    return
             logger.error(
                 "%d lines of the ledger are lost: neither database nor disk (%s)", len(records), error.strerror
             )
@@ -230,7 +236,7 @@ class Writer:
                 self._counts["refused"] += refused
                 self._state.notify_all()
         if mine and refused is None:
-            self._put_aside(records)
+            self._put_aside(records, retry=not self._closing.is_set())
 
     def _try(self, records: list[Record]) -> int | None:
         """How many the database refused for good, and were put aside one by one, the others being written; None where it
@@ -299,7 +305,7 @@ class Writer:
                 if self._try(records[at : at + MOST_AT_ONCE]) is None:
                     return False
             self._spill.drop(file)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
             logger.error("a file of the ledger's cannot be taken up (%s)", type(error).__name__)
             return False
         logger.warning("%d lines of the ledger were taken up from a file", len(records))

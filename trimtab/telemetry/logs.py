@@ -85,6 +85,8 @@ class _Lines(logging.Formatter):
     def __init__(self, scrub: Scrubber, *, with_exception_text: bool = False) -> None:
         super().__init__()
         self._scrub = scrub
+        # Measured: scrubbing was two thirds of a line's cost, and most of its words are those of the line before.
+        self._known_words = functools.lru_cache(_KNOWN_WORDS)(scrub)
         self._with_exception_text = with_exception_text
 
     def parts(self, record: logging.LogRecord) -> dict[str, Any]:
@@ -107,6 +109,9 @@ class _Lines(logging.Formatter):
             parts["exception"] = self._told(record.exc_info[1])
         return parts
 
+    def _clean(self, text: str) -> str:
+        return self._known_words(text) if len(text) <= _WORD_CHARACTERS else self._scrub(text)
+
     def _told(self, error: BaseException) -> str:
         """The traceback, with what each exception says only where that can quote no prompt."""
         if self._with_exception_text:
@@ -117,11 +122,6 @@ class _Lines(logging.Formatter):
 class JsonLines(_Lines):
     """A record as one JSON object."""
 
-    def __init__(self, scrub: Scrubber, *, with_exception_text: bool = False) -> None:
-        super().__init__(scrub, with_exception_text=with_exception_text)
-        # Measured: scrubbing was two thirds of a line's cost, and most of its words are those of the line before.
-        self._known_words = functools.lru_cache(_KNOWN_WORDS)(scrub)
-
     def format(self, record: logging.LogRecord) -> str:
         # Scrubbed value by value, so that no replacement can break the JSON.
         scrubbed = {name: self._value(value) for name, value in self.parts(record).items()}
@@ -129,7 +129,7 @@ class JsonLines(_Lines):
 
     def _value(self, value: object) -> object:
         if isinstance(value, str):
-            return self._known_words(value) if len(value) <= _WORD_CHARACTERS else self._scrub(value)
+            return self._clean(value)
         return _each(value, self._scrub)
 
 
@@ -149,12 +149,15 @@ class TextLines(_Lines):
         parts = self.parts(record)
         head = f"{parts.pop('at')} {parts.pop('level').upper():<7} {parts.pop('logger')}: "
         message, exception = parts.pop("message"), parts.pop("exception", "")
-        line = head + " ".join([_plain(message), *(f"{name}={_word(value)}" for name, value in parts.items())])
-        return self._scrub(f"{line}\n{exception}" if exception else line)
+        words = (_plain(message), *(f"{name}={_word(value)}" for name, value in parts.items()))
+        line = head + " ".join(map(self._clean, words))  # word by word: no name and no value is broken at a space
+        return f"{line}\n{self._scrub(exception)}" if exception else line
 
 
 def _plain(text: str) -> str:
     """The text on one line: a line break in a path or a header must not begin a line of its own in the log."""
+    if text.isprintable():  # nearly all of them
+        return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 

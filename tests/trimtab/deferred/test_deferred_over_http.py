@@ -150,6 +150,7 @@ class TestItsEnd:
             BatchProvider("anthropic", [Batch(delay_s=600, answered=1)]) as provider,
             before(provider, tmp_path) as client,
         ):
+            provider.cancelling_s = 0.3
             location = message(client, asked(deadline="6h")).headers["location"]
             wait_for(lambda: client.get(location).json()["status"] == "in_progress" and bool(provider.held))
             cancelled = client.delete(location)

@@ -124,12 +124,12 @@ class TestClaiming:
         assert jobs.claim("c", 7.0, 10.0) == ()
 
     def test_what_its_owner_does_not_renew_comes_back(self, jobs: Jobs) -> None:
-        jobs.accept(lines(2), 5.0)
+        mine = [each.id for each in jobs.accept(lines(2), 5.0)]
         jobs.claim("a", 6.0, 10.0)
-        jobs.renew("a", 15.0, 10.0)
+        jobs.renew("a", mine, 15.0, 10.0)
         assert jobs.claim("b", 24.0, 10.0) == ()
         assert len(jobs.claim("b", 25.0, 10.0)) == 2
-        jobs.renew("a", 26.0, 1_000.0)
+        jobs.renew("a", mine, 26.0, 1_000.0)
         assert len(jobs.claim("c", 36.0, 10.0)) == 2
         jobs.release("c")
         assert len(jobs.claim("d", 36.0, 10.0)) == 2

@@ -320,6 +320,35 @@ def test_a_line_that_cannot_be_read_fails_alone(tmp_path: Path) -> None:
     assert orjson.loads(content or b"")["type"] == "error"  # as Anthropic's clients know it
 
 
+@pytest.mark.parametrize(
+    ("store", "name"), [(Jobs, "bodies"), (Shipments, "intend"), (Shipments, "open_jobs"), (Jobs, "put_off")]
+)
+def test_what_was_let_go_in_the_middle_is_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: type, name: str
+) -> None:
+    """By the same process, which once went on to renew the lease of what it had dropped."""
+    provider = BatchProvider("anthropic", [Batch(delay_s=0.3)] * 9)
+    method, calls = getattr(store, name), []
+
+    def once_away(*given: Any, **named: Any) -> Any:
+        calls.append(name)
+        if len(calls) == 1:
+            raise OperationalError("", None, Exception("the database is away"))
+        return method(*given, **named)
+
+    monkeypatch.setattr(store, name, once_away)
+
+    async def work(rig: Rig) -> None:
+        rig.accept(5, 6 * 3600.0)
+        async with rig.lane():
+            await rig.until_over()
+
+    rig = ran(tmp_path, provider, work, deferred_lease_s=1.0)
+    assert calls
+    assert rig.jobs.counts("b") == Counts(completed=5)
+    assert len(provider.bill) == 5
+
+
 def test_a_database_that_is_away_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every store's call fails for a while, at every point of the way."""
     monkeypatch.setattr("trimtab.deferred.closing.RETRY_S", 0.1)
