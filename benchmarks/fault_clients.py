@@ -36,7 +36,12 @@ class Asked:
 
 def ask(client: httpx.Client, url: str, key: str, user: str, *, retries: bool = False, **more: Any) -> Asked:
     """Ask once; with `retries` again after a connection that broke, under the same idempotency key, as clients do."""
-    body = {"model": MODEL, "max_tokens": 100, "user": user, "messages": [{"role": "user", "content": f"Is it so, {user}?"}]}
+    body = {
+        "model": MODEL,
+        "max_tokens": 100,
+        "user": user,
+        "messages": [{"role": "user", "content": f"Is it so, {user}?"}],
+    }
     headers = {"authorization": f"Bearer {key}", **({"idempotency-key": user} if retries else {})}
     began_s, broken = time.monotonic(), 0
     while True:
@@ -90,6 +95,15 @@ class Load:
                 time.sleep(0.02)
 
 
+def said(*loads: Load) -> str:
+    """ "412 answers of 200, 3 of 503"."""
+    counted: dict[int, int] = {}
+    for load in loads:
+        for status, count in load.statuses.items():
+            counted[status] = counted.get(status, 0) + count
+    return ", ".join(f"{count:,} answers of {status}" for status, count in sorted(counted.items()))
+
+
 @dataclass(frozen=True, slots=True)
 class Books:
     """What three sides say of the same requests. `lost`: answered, and not in the ledger. `unbooked`: billed by the
@@ -122,12 +136,13 @@ def books(provider: BillingProvider, database_url: str, prefixes: Iterable[str],
     )
 
 
-def booked_lines(database_url: str) -> Counter[str]:
-    """How many lines of the ledger, of each `user`, say that something was billed."""
+def booked_lines(database_url: str, *, billed: bool = True) -> Counter[str]:
+    """How many lines of the ledger, of each `user`, say that something was billed; all lines with `billed` False."""
     database = Database(database_url)
-    query = sa.select(ENTRIES.c.user, sa.func.count()).where(ENTRIES.c.billed_pico > 0).group_by(ENTRIES.c.user)
+    query = sa.select(ENTRIES.c.user, sa.func.count()).group_by(ENTRIES.c.user)
+    query = query.where(ENTRIES.c.billed_pico > 0) if billed else query
     try:
         with database.read() as connection:
-            return Counter({user: count for user, count in connection.execute(query)})
+            return Counter({row[0]: int(row[1]) for row in connection.execute(query)})
     finally:
         database.close()

@@ -19,10 +19,9 @@ from typing import Final
 
 import httpx
 
-from benchmarks.fault_clients import Load, booked_lines, books
+from benchmarks.fault_clients import Load, booked_lines, books, said
 from benchmarks.fault_provider import BillingProvider
-from benchmarks.fault_rig import ADMIN_ENV, Served, eventually, trimtab_served
-from benchmarks.faults import Finding, said
+from benchmarks.fault_rig import ADMIN_ENV, Finding, Served, eventually, trimtab_served
 from benchmarks.payloads import chunks
 from benchmarks.peers import Skipped
 from trimtab.ledger.entries import Entry, record_of
@@ -74,15 +73,16 @@ def embedded(folder: Path) -> list[Finding]:
     """All of them, in `folder`."""
     found = []
     try:
-        with disk(folder / "disk") as place, BillingProvider() as provider:
-            with trimtab_served(place, provider.base_url, {}) as served:
-                for fault in (cache_damaged, spill_damaged, disk_full):
-                    found.append(fault(served, provider, place))
+        with (
+            disk(folder / "disk") as place,
+            BillingProvider() as provider,
+            trimtab_served(place, provider.base_url, {}) as served,
+        ):
+            found += [fault(served, provider, place) for fault in (cache_damaged, spill_damaged, disk_full)]
     except Skipped as reason:
         found.append(Finding("the disk is full", "", str(reason), None))
         with BillingProvider() as provider, trimtab_served(folder / "plain", provider.base_url, {}) as served:
-            for fault in (cache_damaged, spill_damaged):
-                found.append(fault(served, provider, folder / "plain"))
+            found += [fault(served, provider, folder / "plain") for fault in (cache_damaged, spill_damaged)]
     try:
         found.append(clock_jumps(folder / "clock"))
     except Skipped as reason:
@@ -94,8 +94,9 @@ def embedded(folder: Path) -> list[Finding]:
 def disk(folder: Path, size_mb: int = DISK_MB) -> Iterator[Path]:
     """A small file system in memory. Raises Skipped where one cannot be mounted."""
     folder.mkdir(parents=True, exist_ok=True)
-    mounted = shutil.which("mount") and subprocess.run(  # noqa: S603 (a fixed command)
-        ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)], capture_output=True, check=False
+    mount = shutil.which("mount")
+    mounted = mount and subprocess.run(  # noqa: S603 (a fixed command)
+        [mount, "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)], capture_output=True, check=False
     )
     if not mounted or mounted.returncode:
         raise Skipped("no file system can be mounted here (that takes root)")
@@ -112,8 +113,12 @@ def database_url(place: Path) -> str:
 def trimmed(served: Served, seed: int) -> int:
     """The status of a request with contexts, which goes through every cache."""
     contexts = [{"text": each} for each in chunks(4, 120, seed)]
-    body = {"model": "m", "user": f"context-{seed}", "messages": [{"role": "user", "content": "What is the limit?"}]}
-    body["trimtab"] = {"contexts": contexts, "ratio": 0.5}
+    body = {
+        "model": "m",
+        "user": f"context-{seed}",
+        "messages": [{"role": "user", "content": "What is the limit?"}],
+        "trimtab": {"contexts": contexts, "ratio": 0.5},
+    }
     headers = {"authorization": "Bearer any"}
     got = httpx.post(f"{served.url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=60)
     return got.status_code
@@ -162,7 +167,10 @@ def spill_damaged(served: Served, provider: BillingProvider, place: Path) -> Fin
     left = sorted(each.suffix for each in spill.folder.iterdir())
     with Load(served.url, "any", "afterspill") as load:
         time.sleep(1)
-    observed = f"{len(there)} of 3 readable lines are in the ledger after {came_s or 20:.1f} s; left: {', '.join(left) or 'nothing'}; then {said(load)}"
+    observed = (
+        f"{len(there)} of 3 readable lines are in the ledger after {came_s or 20:.1f} s; left: "
+        f"{', '.join(left) or 'nothing'}; then {said(load)}"
+    )
     kept = came_s is not None and set(load.statuses) == {200} and left == [".refused"]
     return Finding("a damaged file of spilled ledger lines", promise, observed, kept)
 
@@ -183,7 +191,12 @@ def disk_full(served: Served, provider: BillingProvider, place: Path) -> Finding
         file = {"file": ("lines.jsonl", os.urandom(2**20), "application/jsonl")}
         headers = {"authorization": "Bearer any"}
         refused = httpx.post(
-            f"{served.url}/v1/files", data={"purpose": "batch"}, files=file, headers=headers, trust_env=False, timeout=60
+            f"{served.url}/v1/files",
+            data={"purpose": "batch"},
+            files=file,
+            headers=headers,
+            trust_env=False,
+            timeout=60,
         ).status_code
         time.sleep(FULL_S / 2)
         during = len(load.asked)
@@ -197,7 +210,9 @@ def disk_full(served: Served, provider: BillingProvider, place: Path) -> Finding
 
     eventually(balanced, 20)
     observed = f"{said(load)} ({during} before there was room again); a file to keep: {refused}; {made[-1]}"
-    kept = set(load.statuses) == {200} and refused >= 400 and not (made[-1].lost or made[-1].unbooked or made[-1].double)
+    kept = (
+        set(load.statuses) == {200} and refused >= 400 and not (made[-1].lost or made[-1].unbooked or made[-1].double)
+    )
     return Finding("the disk is full", promise, observed, kept)
 
 

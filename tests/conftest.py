@@ -8,6 +8,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a model hu
 
 import tempfile
 
+# Rich takes it for good when a console is made: a test that names a width of its own would not be heard.
+os.environ.pop("COLUMNS", None)
 # Nothing that a test leaves behind may land among the files of whoever runs it.
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="trimtab-tests-")
 

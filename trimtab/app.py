@@ -37,6 +37,7 @@ from trimtab.endpoints import OwnEndpoints
 from trimtab.errors import Problem
 from trimtab.http import Endpoints, problem_response
 from trimtab.pipeline import Trimtab
+from trimtab.surfaces import CHAT
 from trimtab.telemetry.operations import HTTP_TELEMETRY, Operations
 from trimtab.webhooks import Webhooks
 
@@ -86,7 +87,10 @@ def create_app(trimtab: Trimtab) -> FastAPI:
         **pages,
     )
     app.state.leave = edge.leave
-    for route in (route for each in groups for route in each.routes()):
+    routes = (route for each in groups for route in each.routes())
+    for route in sorted(
+        routes, key=lambda route: route.path != CHAT.path
+    ):  # they are tried in turn: what is asked most, first
         app.add_api_route(
             route.path,
             route.endpoint,

@@ -21,6 +21,10 @@ from trimtab.errors import BadSettings
 BUSY_TIMEOUT_MS: Final = 30_000
 """How long a writer waits for another before it gives up."""
 
+_PATIENCE: Final = {"connect_timeout": 3, "tcp_user_timeout": 4_000}
+"""Of libpq, in s and ms, unless the URL says otherwise: a PostgreSQL behind a link that drops all packets would else hold a
+request for as long as TCP sends again, a quarter of an hour."""
+
 _DRIVERS: Final = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -38,7 +42,10 @@ class Database:
             named = _DRIVERS.get(parsed.get_backend_name())
             if named is None:
                 raise BadSettings("database_url: must begin with sqlite:// or postgresql://")
-            self.engine = sa.create_engine(parsed.set(drivername=named), pool_pre_ping=named != "sqlite")
+            given = {} if named == "sqlite" else {k: v for k, v in _PATIENCE.items() if k not in parsed.query}
+            self.engine = sa.create_engine(
+                parsed.set(drivername=named), pool_pre_ping=named != "sqlite", connect_args=given
+            )
         except (ArgumentError, NoSuchModuleError):  # its message would quote the URL, and a password in it
             raise BadSettings(
                 "database_url: is not a database URL; write it like sqlite:////path/to/file or postgresql://user@host/name"

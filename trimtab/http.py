@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 import anyio.to_thread
 import orjson
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -103,21 +106,28 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
 
     An ASGI server does not cancel an endpoint whose client has gone: the provider would go on, and be paid, for nobody.
     """
-    task, gone = asyncio.create_task(work), asyncio.create_task(_hung_up(request))
+    # In the endpoint's own task, cancelled as asyncio.timeout does it: a task for the work, and waiting for both, costs a
+    # small request three more turns of the loop.
+    asking, left, over = asyncio.current_task(), False, False
+    assert asking is not None
+
+    async def watch() -> None:
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        if not over:
+            left = asking.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if left and asking.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise
     finally:
-        for each in (task, gone):
-            each.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        over = True
+        watching.cancel()
 
 
 async def in_thread(work: Callable[[], Result]) -> Result:
@@ -132,10 +142,27 @@ async def answered(answer: Callable[[], Awaitable[Response]], tongue: Tongue = C
     except ClientDisconnect:
         return Response(status_code=CLIENT_GONE)
     except Exception as error:
-        problem = problem_of(error)
+        problem = _UNKEPT if _cannot_keep(error) else problem_of(error)
         if problem is None:
             raise
         return problem_response(problem, tongue)
+
+
+_UNKEPT: Final = Problem(
+    503,
+    "what this server keeps on disk or in its database cannot be reached now, so nothing was accepted; send it again later",
+    "server_error",
+    None,
+    "database_unavailable",
+    None,
+    {"retry-after": "5"},
+)
+
+
+def _cannot_keep(error: Exception) -> bool:
+    """Whether a database is away, or a disk is full: no defect of ours, and no answer that a caller could use but later."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or isinstance(error, (OperationalError, InterfaceError, PoolTimeout))
 
 
 def problem_response(problem: Problem, tongue: Tongue = CHAT_TONGUE) -> Response:

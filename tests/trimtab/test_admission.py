@@ -138,7 +138,7 @@ def test_past_capacity_a_server_says_when_to_come_back_in_the_surfaces_own_shape
 
         trimtab.prepare = held  # type: ignore[method-assign]
         with serving_of(trimtab) as client:
-            first = threading.Thread(target=lambda: client.post("/v1/chat/completions", json=chat()))
+            first = threading.Thread(target=lambda: client.post("/v1/chat/completions", json=chat(trimtab={})))
             first.start()
             try:
                 assert entered.wait(20)

@@ -81,8 +81,10 @@ class Watch:
                 self._looking = asyncio.create_task(self._go_on_looking())
             yield b"retry: %d\n\n" % _RETRY_MS
             while not self._closed:
+                # not wait_for: Python 3.11's loses a cancellation that comes together with the news
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(viewer.news.wait(), SILENT_S)
+                    async with asyncio.timeout(SILENT_S):
+                        await viewer.news.wait()
                 yield viewer.taken(0 if self._seen is None else self._seen.last)
         finally:
             self._waiting.discard(viewer)

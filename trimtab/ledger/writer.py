@@ -96,8 +96,8 @@ class Writer:
         """Have it written, soon. From any thread; on an event loop too, since no disk and no database is waited for."""
         if not self._threads:
             self._start()
-        # Made here and not in a thread, which was measured to take several times as long: two threads that want the
-        # interpreter at once hold each other up, and what is told would keep a whole request alive for the collector.
+        # Made here and not by the thread that writes: measured, that takes as much of the processor (0.1 ms a request) and
+        # serves no more requests, and what is told would keep each request alive until its group is written.
         try:
             record = self._make(told)
         except Exception as defect:  # noqa: BLE001 (a defect in one line must not cost the others)

@@ -176,11 +176,45 @@ def test_neither_database_nor_disk_is_a_loss_that_is_counted(tmp_path: Path, cap
         writer = writer_of(away, tmp_path)
         for each in made(4):
             writer.record(each)
-        assert writer.flush(20)
+        assert not writer.flush(1)  # they wait in memory, for as long as there is hope
+        writer.close()
     assert writer.counts.lost == 4
-    assert "4 lines of the ledger are lost" in caplog.text
+    assert "lines of the ledger are lost" in caplog.text
+    away.close()
+
+
+def test_a_disk_that_was_full_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    blocked = tmp_path / "spill"
+    blocked.write_text("a file where the folder should be")
+    away = Database("sqlite:///" + str(tmp_path / "there" / "ledger.sqlite"))
+    (tmp_path / "there").rmdir()
+    writer = writer_of(away, tmp_path)
+    for each in made(4):
+        writer.record(each)
+    assert not writer.flush(1)
+    blocked.unlink()
+    (tmp_path / "there").mkdir()
+    assert writer.flush(20)
+    until(lambda: count(away) == 4)
+    assert writer.counts.lost == 0
     writer.close()
     away.close()
+
+
+def test_a_damaged_file_costs_its_damaged_lines_and_holds_up_no_other(database: Database, tmp_path: Path) -> None:
+    entries = made(5)
+    spill = Spill(tmp_path / "spill")
+    spill.add([record_of(each) for each in entries[:2]])
+    (file,) = spill.folder.iterdir()
+    first, second = file.read_bytes().splitlines()
+    file.write_bytes(first + b"\n" + second[:40] + b"\n\xff\x00\n[]\n")
+    spill.add([record_of(each) for each in entries[2:4]])
+    writer = writer_of(database, tmp_path)
+    writer.record(entries[4])
+    until(lambda: count(database) == 4)
+    until(lambda: [each.suffix for each in spill.folder.iterdir()] == [".refused"])
+    writer.close()
 
 
 def test_upkeep_is_done_at_the_beginning(database: Database, tmp_path: Path) -> None:
