@@ -20,7 +20,7 @@ def new_id(prefix: str, at_s: float) -> str:
     """A new id: microseconds since 1970 and 72 random bits, in hexadecimal digits, so that ids sort as they were given.
 
     >>> new_id("file-", 1_790_000_000.0)[:19]
-    'file-065bff3ed5e000'
+    'file-065bfeda25e000'
     """
     return f"{prefix}{int(at_s * 1e6):014x}{secrets.token_hex(9)}"
 

@@ -163,7 +163,7 @@ def usd(amount_pico: Any) -> Decimal | None:
     """Dollars of pico-dollars, exactly; of a sum too, which PostgreSQL gives as a Decimal.
 
     >>> usd(37500)
-    Decimal('3.7500E-8')
+    Decimal('3.75E-8')
     """
     return None if amount_pico is None else int(amount_pico) / PICO
 
