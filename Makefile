@@ -30,9 +30,10 @@ browser:
 		&& apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
 		|| echo 'chromium is not here and cannot be installed: the tests of the dashboard will be skipped'
 
-# Two at a time, file by file: much of a run is waiting for servers.
+# Two at a time, file by file: much of a run is waiting for servers. A test that fails is run again up to twice, and the
+# summary names it (RERUN): hundreds of tests kill processes, and one lost race in thousands is a test to mend, not a red build.
 test: lint browser
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --reruns 2
 	# Without the variable, LiteLLM fetches a file from the network when it is imported.
 	LITELLM_LOCAL_MODEL_COST_MAP=True $(BIN)/python -m pytest --quiet --doctest-modules trimtab compressor retrieval routing
 
